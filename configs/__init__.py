@@ -1,0 +1,1 @@
+"""One YAML file a run; `glm-rlhf configs` lists them."""

@@ -1,0 +1,1 @@
+"""From files to arrays: records, filters, length balancing, batches, the proving ground."""

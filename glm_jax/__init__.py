@@ -1,0 +1,30 @@
+"""GLM models in JAX.
+
+The names below are imported when first used, so that `import glm_jax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glm_jax.config import GLMConfig as GLMConfig
+    from glm_jax.errors import InputError as InputError
+    from glm_jax.tokenizer import Tokenizer as Tokenizer
+
+_HOMES = {
+    "GLMConfig": "glm_jax.config",
+    "InputError": "glm_jax.errors",
+    "Tokenizer": "glm_jax.tokenizer",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

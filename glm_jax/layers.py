@@ -1,0 +1,85 @@
+"""The arithmetic of a GLM: RMSNorm, rotary positions, attention and its cache.
+
+Dimensions in names: B batch, T query position, S key position, D hidden, N query heads,
+G key/value groups, M query heads of a group, H head size, F ffn, V vocabulary, L layers.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from glm_jax.config import GLMConfig
+
+
+def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> Float[Array, "*B D"]:
+    """Root-mean-square norm in float32 (Zhang and Sennrich, 2019)."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+    return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+def project(x: Float[Array, "*B I"], w: Float[Array, "I *O"]) -> Float[Array, "..."]:
+    """x @ w as one plain matrix product, in x's dtype.
+
+    XLA for CPU runs the backward pass of the product of more dimensions three times slower.
+    """
+    flat = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype).reshape(w.shape[0], -1)
+    return flat.reshape(*x.shape[:-1], *w.shape[1:])
+
+
+def rotary(
+    positions_BxT: Int[Array, "B T"], rotary_dim: int, theta: float
+) -> tuple[Float[Array, "B T R"], Float[Array, "B T R"]]:
+    """Cosines and sines of the rotary angles, R = rotary_dim / 2 of them, in float32."""
+    frequencies_R = theta ** (-jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim)
+    angles_BxTxR = jnp.einsum("bt,r->btr", positions_BxT.astype(jnp.float32), frequencies_R)
+    return jnp.cos(angles_BxTxR), jnp.sin(angles_BxTxR)
+
+
+def rotate(
+    x: Float[Array, "B T N H"], cosines: Float[Array, "B T R"], sines: Float[Array, "B T R"]
+) -> Float[Array, "B T N H"]:
+    """Rotates the interleaved pairs (0, 1), (2, 3), ... of the first 2R dimensions of each head."""
+    size = 2 * cosines.shape[-1]
+    pairs = x[..., :size].astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    cos, sin = cosines[:, :, None, :], sines[:, :, None, :]
+    even, odd = pairs[..., 0], pairs[..., 1]
+    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
+    turned = turned.reshape(*x.shape[:-1], size).astype(x.dtype)
+    return jnp.concatenate([turned, x[..., size:]], axis=-1)
+
+
+def attend(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B G S H"],
+    v: Float[Array, "B G S H"],
+    mask: Bool[Array, "B T S"],
+) -> Float[Array, "B T N H"]:
+    """Grouped-query attention (Ainslie et al., 2023), softmax in float32.
+
+    A row whose mask is all False attends everywhere: its output means nothing but is finite.
+    """
+    B, T, N, H = q.shape
+    q = q.reshape(B, T, k.shape[1], -1, H)
+    scores = jnp.einsum("btgmh,bgsh->bgmts", q, k).astype(jnp.float32) * H**-0.5
+    scores = jnp.where(mask[:, None, None], scores, -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bgmts,bgsh->btgmh", weights, v).reshape(B, T, N, H)
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer; `column` is where the next token is written."""
+
+    k: Float[Array, "L B G S H"]
+    v: Float[Array, "L B G S H"]
+    column: Int[Array, ""]
+
+
+def empty_cache(config: GLMConfig, batch: int, length: int, dtype: jnp.dtype) -> Cache:
+    """A cache of `length` columns; made inside the jitted program, so that it is never copied."""
+    shape = (
+        config.num_hidden_layers, batch, config.num_key_value_heads, length, config.head_dim,
+    )  # fmt: skip
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))

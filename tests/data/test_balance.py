@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from glm_jax.data.balance import (
+    POOLED,
+    balance,
+    length_only_accuracy,
+    length_only_rule,
+    longer_is_better,
+)
+from glm_jax.errors import InputError
+
+N = 1000
+RNG = np.random.default_rng(0)
+REJECTED = RNG.integers(1, 300, N)
+CHOSEN = np.maximum(1, REJECTED + RNG.normal(25, 60, N).astype(int))
+CHOSEN[:40] = REJECTED[:40]
+IDS = [f"pair {i}" for i in range(N)]
+GROUPS = [str(group) for group in RNG.choice(["qa", "json", "play"], N, p=[0.6, 0.38, 0.02])]
+GROUPS[:2] = ["rare", "rare"]
+
+
+def balanced(order=slice(None), seed=0, buckets=8):
+    ids, groups = np.array(IDS)[order].tolist(), np.array(GROUPS)[order].tolist()
+    return balance(CHOSEN[order], REJECTED[order], ids, groups, seed=seed, buckets=buckets)
+
+
+def pooled_groups(result):
+    return [POOLED if group in result.pooled else group for group in GROUPS]
+
+
+@pytest.mark.parametrize("buckets", [1, 8, 50])
+def test_every_bucket_of_every_group_is_even(buckets):
+    result = balanced(buckets=buckets)
+    names = np.array(pooled_groups(result))[result.kept]
+    difference = (CHOSEN - REJECTED)[result.kept]
+    assert {row["group"] for row in result.rows} == {"qa", "json", POOLED}
+    for row in result.rows:
+        inside = (names == row["group"]) & (row["low"] <= abs(difference))
+        inside &= abs(difference) < row["high"]
+        assert inside.sum() == row["kept"]
+        assert (difference[inside] > 0).sum() == (difference[inside] < 0).sum()
+        if not row["equal"]:
+            assert row["kept"] == 2 * min(row["longer_better"], row["shorter_better"])
+
+
+def test_rows_count_every_pair_once_and_leave_no_gap():
+    result = balanced()
+    assert sum(r["equal"] + r["longer_better"] + r["shorter_better"] for r in result.rows) == N
+    assert sum(r["kept"] for r in result.rows) == len(result.kept)
+    qa = [row for row in result.rows if row["group"] == "qa" and not row["equal"]]
+    assert len(qa) == 8
+    assert [row["high"] for row in qa[:-1]] == [row["low"] for row in qa[1:]]
+    sizes = [row["longer_better"] + row["shorter_better"] for row in qa]
+    assert max(sizes) < 1.3 * min(sizes)
+
+
+def test_an_edge_belongs_to_the_bucket_above_it():
+    """Gaps 1 1 2 2 in two buckets: [1, 2) and [2, 3)."""
+    chosen, rejected = np.array([2, 1, 3, 1]), np.array([1, 2, 1, 3])
+    result = balance(chosen, rejected, list("abcd"), ["g"] * 4, seed=0, buckets=2)
+    assert [(row["low"], row["high"], row["kept"]) for row in result.rows] == [(1, 2, 2), (2, 3, 2)]
+
+
+def test_equal_lengths_stay():
+    assert set(range(40)) <= set(balanced().kept.tolist())
+
+
+def test_small_groups_are_pooled_and_said_so():
+    result = balanced()
+    assert result.pooled == {"play": GROUPS.count("play"), "rare": 2}
+    assert not balanced(order=[i for i in range(N) if GROUPS[i] in ("qa", "json")]).pooled
+
+
+def test_the_order_of_the_pairs_does_not_matter_and_the_seed_does():
+    kept = {IDS[i] for i in balanced().kept}
+    shuffle = np.random.default_rng(1).permutation(N)
+    assert {IDS[shuffle[i]] for i in balanced(order=shuffle).kept} == kept
+    other = {IDS[i] for i in balanced(seed=1).kept}
+    assert other != kept
+    assert len(other) == len(kept)
+
+
+def test_the_length_only_rule_scores_one_half_after_balancing():
+    result = balanced()
+    groups = pooled_groups(result)
+    rule = length_only_rule(CHOSEN, REJECTED, groups)
+    before = length_only_accuracy(rule, CHOSEN, REJECTED, groups)
+    assert longer_is_better(CHOSEN, REJECTED) > 0.6 and before["qa"] > 0.6
+    kept = result.kept
+    after = length_only_accuracy(rule, CHOSEN[kept], REJECTED[kept], [groups[i] for i in kept])
+    assert after == {"all": 0.5, "qa": 0.5, "json": 0.5, POOLED: 0.5}
+
+
+def test_the_rule_is_fitted_by_group_and_ties_count_one_half():
+    chosen, rejected = np.array([5, 6, 1, 1, 4]), np.array([1, 1, 2, 2, 4])
+    rule = length_only_rule(chosen, rejected, ["a", "a", "b", "b", "b"])
+    assert rule == {"all": "longer", "a": "longer", "b": "shorter"}
+    accuracy = length_only_accuracy(rule, chosen, rejected, ["a", "b", "b", "b", "new"])
+    assert accuracy == {"all": 3.5 / 5, "a": 1, "b": 2 / 3, "new": 0.5}
+
+
+def test_nothing_and_duplicates():
+    empty = np.array([], int)
+    assert len(balance(empty, empty, [], [], seed=0).kept) == 0
+    one_sided = balance(np.arange(9) + 2, np.ones(9, int), list("abcdefghi"), ["g"] * 9, seed=0)
+    assert len(one_sided.kept) == 0
+    with pytest.raises(InputError, match="2 pairs have the id 'a'"):
+        balance(np.ones(3), np.ones(3), ["a", "b", "a"], ["g"] * 3, seed=0)

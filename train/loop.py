@@ -1,0 +1,66 @@
+"""The host's side of every training run: feed the step, log, checkpoint, show progress."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from glm_jax.train.progress import progress
+from glm_jax.train.run_folder import Checkpoints, JsonLines, plain
+
+State = TypeVar("State")
+
+
+def train(
+    folder: Path,
+    state: State,
+    step: Callable[[State, Any], tuple],
+    batch_at: Callable[[int], Any],
+    steps: int,
+    *,
+    label: str,
+    checkpoint_every: int,
+    before: Callable[[int, State], None] | None = None,
+    after: Callable[[int, dict[str, float], Any], None] | None = None,
+) -> State:
+    """Runs `state, metrics, *outputs = step(state, batch_at(i))` up to `steps`, from where the
+    folder's checkpoint left off.
+
+    Metrics go to metrics.jsonl. They and the outputs are read one step late, so that the device
+    never waits for the host. `before(i, state)` is called before step i, and with `steps` at the
+    end; `after(i, metrics, outputs)` once step i has been read.
+    """
+    checkpoints = Checkpoints(folder)
+    start, state = checkpoints.restore(state)
+    log = JsonLines(folder / "metrics.jsonl", start)
+    pending: tuple[int, dict, Any] | None = None
+
+    def read() -> None:
+        nonlocal pending
+        if pending is not None:
+            i, metrics, outputs = pending
+            pending, metrics = None, plain(metrics)
+            if after is not None:
+                after(i, metrics, outputs)
+            log.write({"step": i, **metrics})
+            bar.update(i + 1, metrics)
+
+    with progress(label, steps, start) as bar:
+        for i in range(start, steps):
+            if before is not None:
+                before(i, state)
+            state, metrics, *outputs = step(state, batch_at(i))
+            read()
+            pending = i, metrics, outputs
+            if (i + 1) % checkpoint_every == 0:
+                read()
+                checkpoints.save(i + 1, state)
+        read()
+        if before is not None:
+            before(steps, state)
+    log.close()
+    return state
+
+
+def finish(folder: Path) -> None:
+    """Deletes the checkpoints of a run whose results are written."""
+    Checkpoints(folder).delete()

@@ -1,0 +1,83 @@
+"""The losses, as pure arithmetic on arrays.
+
+Token losses return a sum and a count, so that means can be taken over the global batch.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class Total(NamedTuple):
+    """A masked sum and the number of its terms."""
+
+    sum: Float[Array, ""]
+    count: Float[Array, ""]
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        """0 when there is nothing to average."""
+        return self.sum / jnp.maximum(self.count, 1.0)
+
+
+def masked(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Total:
+    """Sum and count of the values where the mask is True; what lies outside may be anything."""
+    return Total(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask, dtype=jnp.float32))
+
+
+def next_token_loss(log_probs_BxT: Float[Array, "B T"], mask_BxT: Bool[Array, "B T"]) -> Total:
+    """-log p(token | what stands before it), in nats."""
+    return masked(-log_probs_BxT, mask_BxT)
+
+
+def ranking_loss(
+    chosen_B: Float[Array, "B"], rejected_B: Float[Array, "B"], l2: float
+) -> Float[Array, "B"]:
+    """-log sigmoid(r_w - r_l) + l2 (r_w^2 + r_l^2): ChatGLM-RLHF (arXiv 2404.00934, section 2).
+
+    The second term keeps the level of the scores, which the first leaves free, near zero.
+    """
+    drift_B = jnp.square(chosen_B) + jnp.square(rejected_B)
+    return -jax.nn.log_sigmoid(chosen_B - rejected_B) + l2 * drift_B
+
+
+def dpo_loss(
+    chosen_B: Float[Array, "B"],
+    rejected_B: Float[Array, "B"],
+    reference_chosen_B: Float[Array, "B"],
+    reference_rejected_B: Float[Array, "B"],
+    beta: float,
+) -> Float[Array, "B"]:
+    """-log sigmoid(beta ((log pi/pi_ref)(y_w) - (log pi/pi_ref)(y_l))): Rafailov et al., 2023, eq. 7.
+
+    All arguments are log-probabilities of whole responses.
+    """
+    chosen_B = chosen_B - reference_chosen_B
+    rejected_B = rejected_B - reference_rejected_B
+    return -jax.nn.log_sigmoid(beta * (chosen_B - rejected_B))
+
+
+def policy_loss(
+    log_probs_BxR: Float[Array, "B R"],
+    old_log_probs_BxR: Float[Array, "B R"],
+    advantages_BxR: Float[Array, "B R"],
+    clip: float,
+) -> Float[Array, "B R"]:
+    """max(-A ratio, -A clip(ratio, 1 - clip, 1 + clip)): PPO (Schulman et al., 2017, eq. 7)."""
+    ratio_BxR = jnp.exp(log_probs_BxR - old_log_probs_BxR)
+    clipped_BxR = jnp.clip(ratio_BxR, 1.0 - clip, 1.0 + clip)
+    return jnp.maximum(-advantages_BxR * ratio_BxR, -advantages_BxR * clipped_BxR)
+
+
+def value_loss(
+    values_BxR: Float[Array, "B R"],
+    old_values_BxR: Float[Array, "B R"],
+    returns_BxR: Float[Array, "B R"],
+    clip: float,
+) -> Float[Array, "B R"]:
+    """0.5 max((V - R)^2, (V_old + clip(V - V_old, -clip, clip) - R)^2)."""
+    clipped_BxR = old_values_BxR + jnp.clip(values_BxR - old_values_BxR, -clip, clip)
+    errors = jnp.square(values_BxR - returns_BxR), jnp.square(clipped_BxR - returns_BxR)
+    return 0.5 * jnp.maximum(*errors)

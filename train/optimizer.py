@@ -1,0 +1,56 @@
+"""AdamW with a schedule and clipping, from optax."""
+
+from typing import Literal
+
+import jax
+import optax
+
+from glm_jax.configuration import configuration
+
+
+@configuration
+class OptimizerConfig:
+    learning_rate: float
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    "after the warm-up: stay, or fall to zero at the last update"
+    warmup_steps: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = 1.0
+    "gradients are scaled down to this global norm"
+
+
+def adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
+    """The optimiser of a run of `updates` updates; its schedule counts updates."""
+    after = max(updates - config.warmup_steps, 1)
+    schedule = {
+        "constant": optax.constant_schedule(config.learning_rate),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, after),
+        "linear": optax.linear_schedule(config.learning_rate, 0.0, after),
+    }[config.schedule]
+    if config.warmup_steps:
+        warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+        schedule = optax.join_schedules([warmup, schedule], [config.warmup_steps])
+    steps = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
+    steps.append(
+        optax.adamw(
+            schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay
+        )
+    )
+    return _relaxed(optax.chain(*steps))
+
+
+def _relaxed(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """optax mixes dtypes, so its two calls, and nothing else, run under standard promotion."""
+
+    def init(parameters):
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.init(parameters)
+
+    def update(gradients, state, parameters=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(gradients, state, parameters)
+
+    return optax.GradientTransformation(init, update)

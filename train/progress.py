@@ -1,0 +1,39 @@
+"""Progress bars on a terminal; a line at the start and the end of a stage elsewhere."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console()
+_SHOWN = {"loss": "loss", "accuracy": "accuracy", "objective/scores": "score", "objective/kl": "KL"}
+
+
+class Bar:
+    """One stage's bar."""
+
+    def __init__(self, bars: Progress, label: str, total: int, done: int):
+        self._bars = bars
+        self._task = bars.add_task(label, total=total, completed=done, figures="")
+
+    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        shown = [f"{_SHOWN[k]} {v:.3f}" for k, v in (metrics or {}).items() if k in _SHOWN]
+        self._bars.update(self._task, completed=done, figures="  ".join(shown))
+
+
+@contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
+    """Shows how far `label` is, how long it will take yet, and its newest figures."""
+    resumed = f" (from {done} of {total})" if done else ""
+    if not console.is_terminal:
+        console.print(f"{label}: {total}{resumed}", highlight=False)
+    start = time.monotonic()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True), TextColumn("{task.fields[figures]}", style="dim"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield Bar(bars, label, total, done)
+    console.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)

@@ -1,0 +1,133 @@
+"""A run is a folder: its configuration, metrics, checkpoints and results.
+
+Starting the same run again resumes it; starting another one in the same folder is refused.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from glm_jax import configuration
+from glm_jax.errors import InputError
+
+State = TypeVar("State")
+
+
+def claim(folder: str | Path, config: Any) -> Path:
+    """Makes the folder and saves the resolved configuration there, or checks the one it has.
+
+    Raises InputError when the folder belongs to another configuration, naming what differs.
+    """
+    folder = Path(folder)
+    file = folder / "config.yaml"
+    if file.exists():
+        saved = configuration.to_dict(configuration.load(type(config), file))
+        differences = _differences(saved, configuration.to_dict(config))
+        if differences:
+            raise InputError(
+                f"{folder} belongs to another configuration: {'; '.join(differences[:5])}. "
+                f"Choose another folder, or delete this one"
+            )
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no config.yaml: not a run's folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration.save(config, file)
+    return folder
+
+
+def _differences(saved: Mapping, given: Mapping, prefix: str = "") -> list[str]:
+    found = []
+    for key in saved.keys() | given.keys():
+        a, b = saved.get(key), given.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a!r} there and {b!r} here")
+    return sorted(found)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes the whole file or nothing."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+class Checkpoints:
+    """The newest training state of a run, by the number of steps done."""
+
+    def __init__(self, folder: Path):
+        # saved before the next step runs: that step is given the state's memory to write over
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        self._folder = folder.absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def restore(self, state: State) -> tuple[int, State]:
+        """(steps done, state): the saved one, or 0 and the given one when none is saved."""
+        step = self._manager.latest_step()
+        if step is None:
+            return 0, state
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(state))
+        saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        leaves = [saved[name] for name in _named(state)]
+        return step, jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+    def save(self, step: int, state: Any) -> None:
+        self._manager.save(step, args=ocp.args.StandardSave(_named(state)))
+
+    def delete(self) -> None:
+        """A finished run needs no checkpoint: its results are its state."""
+        self._manager.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _named(state: Any) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+class JsonLines:
+    """A file of one JSON object a line, cut back on opening to the steps before `step`."""
+
+    def __init__(self, file: Path, step: int):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_rows(file) if row["step"] < step] if step else []
+        with open(file, "w", encoding="utf-8") as out:
+            out.writelines(_line(row) for row in kept)
+        self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The complete lines of a file; a last line that a kill cut short is left out."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def plain(metrics: Mapping[str, Any]) -> dict[str, float | int]:
+    """Metrics as numbers, read from the device."""
+    return {name: np.asarray(value).item() for name, value in metrics.items()}

@@ -1,0 +1,41 @@
+"""What a model says of given text: log-probabilities of its tokens, and scores."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from glm_jax.model import GLM
+
+
+def token_log_probs(
+    model: GLM,
+    tokens_BxT: Int[Array, "B T"],
+    mask_BxT: Bool[Array, "B T"],
+    last: int,
+    temperature: float = 1.0,
+) -> Float[Array, "B R"]:
+    """log p of each of the `last` tokens given all before it, in float32."""
+    hidden_BxRxD = model.hidden(tokens_BxT, mask_BxT)[:, -last - 1 : -1]
+    logits_BxRxV = model.outputs(hidden_BxRxD) / temperature
+    targets_BxR = tokens_BxT[:, -last:]
+    chosen_BxR = jnp.take_along_axis(logits_BxRxV, targets_BxR[..., None], axis=-1)[..., 0]
+    return chosen_BxR - jax.nn.logsumexp(logits_BxRxV, axis=-1)
+
+
+def token_values(
+    critic: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"], last: int
+) -> Float[Array, "B R"]:
+    """The critic's value of the state in which each of the `last` tokens was chosen."""
+    hidden_BxRxD = critic.hidden(tokens_BxT, mask_BxT)[:, -last - 1 : -1]
+    return critic.outputs(hidden_BxRxD)[..., 0]
+
+
+def last_scores(
+    model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]
+) -> Float[Array, "B"]:
+    """A reward model's score of each row, read at its last real token."""
+    T = tokens_BxT.shape[1]
+    last_B = T - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
+    hidden_BxTxD = model.hidden(tokens_BxT, mask_BxT)
+    hidden_BxD = jnp.take_along_axis(hidden_BxTxD, last_B[:, None, None], axis=1)[:, 0]
+    return model.outputs(hidden_BxD)[:, 0]

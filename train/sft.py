@@ -1,0 +1,121 @@
+"""Supervised fine-tuning: the next-token loss on what the assistant wrote."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Int
+
+from glm_jax.config import GLMConfig
+from glm_jax.configuration import configuration
+from glm_jax.data.batches import SFTArrays, order, sft_arrays, span_mask
+from glm_jax.data.records import Dialogue, read
+from glm_jax.errors import InputError
+from glm_jax.model import GLM
+from glm_jax.pretrained import load_pretrained, save_pretrained
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train import loop
+from glm_jax.train.losses import Total, next_token_loss
+from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.run_folder import claim, write_json
+from glm_jax.train.scoring import token_log_probs
+from glm_jax.train.update import TrainState, start, update
+
+
+@configuration
+class SFTConfig:
+    run: str
+    "the run's folder; the model comes to lie in its subfolder `model`"
+    data: tuple[str, ...]
+    "files of dialogues"
+    model: str | None = None
+    "folder of the model to start from; without one, a new model of `architecture` starts"
+    architecture: GLMConfig = GLMConfig()
+    "shape of a new model; its vocabulary and stop tokens are the tokenizer's"
+    tokenizer: str | None = None
+    "folder of the tokenizer; the model's own by default"
+    max_length: int = 256
+    "tokens of prompt and response together"
+    steps: int = 1000
+    batch_size: int = 64
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3)
+    checkpoint_every: int = 100
+    seed: int = 0
+
+
+class SFTBatch(NamedTuple):
+    """Right-padded dialogues; `loss_mask` is True on what the assistant wrote, EOS included."""
+
+    tokens: Int[Array, "B T"]
+    mask: Bool[Array, "B T"]
+    loss_mask: Bool[Array, "B T"]
+
+
+def loss(model: GLM, batch: SFTBatch) -> Total:
+    """Summed next-token loss of the responses, and their number of tokens."""
+    T = batch.tokens.shape[1]
+    log_probs_BxT = token_log_probs(model, batch.tokens, batch.mask, T - 1)
+    return next_token_loss(log_probs_BxT, batch.loss_mask[:, 1:])
+
+
+@partial(jax.jit, static_argnames="optimiser", donate_argnums=0)
+def step(state: TrainState, batch: SFTBatch, *, optimiser) -> tuple:
+    def mean_loss(model):
+        total = loss(model, batch)
+        return total.mean, {"tokens": total.count}
+
+    return update(state, mean_loss, optimiser)
+
+
+def batch_of(arrays: SFTArrays, rows: np.ndarray) -> SFTBatch:
+    tokens = arrays.tokens_NxT[rows]
+    lengths, starts = arrays.lengths_N[rows], arrays.prompt_lengths_N[rows]
+    T = tokens.shape[1]
+    return SFTBatch(
+        tokens, span_mask(np.zeros_like(lengths), lengths, T), span_mask(starts, lengths, T)
+    )
+
+
+def run(config: SFTConfig) -> Path:
+    """Trains, or resumes training, and returns the folder of the model."""
+    folder = claim(config.run, config)
+    output = folder / "model"
+    if output.exists():
+        return output
+    model, tokenizer = _start(config)
+    dialogues = [row for file in config.data for row in read(file, Dialogue)]
+    arrays, counts = sft_arrays(dialogues, tokenizer, config.max_length)
+    write_json(folder / "counts.json", counts)
+    optimiser = adamw(config.optimizer, config.steps)
+    state = loop.train(
+        folder,
+        start(model, optimiser),
+        partial(step, optimiser=optimiser),
+        lambda i: batch_of(arrays, order(config.seed, len(arrays.lengths_N), config.batch_size, i)),
+        config.steps,
+        label="supervised fine-tuning",
+        checkpoint_every=config.checkpoint_every,
+    )
+    save_pretrained(state.model, output, tokenizer)
+    loop.finish(folder)
+    return output
+
+
+def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
+    where = config.tokenizer or config.model
+    if where is None:
+        raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
+    tokenizer = Tokenizer.load(where)
+    if config.model is not None:
+        return load_pretrained(config.model), tokenizer
+    architecture = dataclasses.replace(
+        config.architecture,
+        vocab_size=tokenizer.vocab_size,
+        eos_token_id=tokenizer.stop_ids,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return GLM(architecture, nnx.Rngs(config.seed)), tokenizer
