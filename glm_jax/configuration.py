@@ -41,7 +41,7 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     An override is "key.path=value" with the value in YAML. Raises InputError with file and line.
     """
     file = _find(path)
-    values, places = _read(file.read_text(encoding="utf-8"), str(path))
+    values, places = _read(file.read_bytes(), str(path))
     for text in overrides:
         _override(values, places, text)
     return _check(cls, values, str(path), places)
@@ -67,10 +67,16 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def shipped() -> list[str]:
-    """The names of the configurations that come with the package."""
-    files = resources.files("glm_jax.configs").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+def shipped() -> dict[str, str]:
+    """The configurations that come with the package: name, and what its first line says."""
+    files = sorted(resources.files("glm_jax.configs").iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
+        .splitlines()[0]
+        .lstrip("# ")
+        for file in files
+        if file.name.endswith(".yaml")
+    }
 
 
 def _find(path: str | Path) -> Any:
@@ -117,7 +123,7 @@ _Dumper.add_representer(
 )
 
 
-def _read(text: str, where: str) -> tuple[dict[str, Any], dict[Keys, str]]:
+def _read(text: str | bytes, where: str) -> tuple[dict[str, Any], dict[Keys, str]]:
     """The values of a YAML text, and "file:line" of each key in it."""
     places: dict[Keys, str] = {}
 

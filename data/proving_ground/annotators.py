@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
+from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.proving_ground.utility import WEIGHTS, Findings, findings, weigh
-from glm_jax.data.proving_ground.world import Task
 from glm_jax.data.records import Pair, Sample
 
 from glm_jax.errors import InputError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from glm_jax.data.proving_ground.grammar import claims, sentences
-from glm_jax.data.proving_ground.world import Task
+from glm_jax.data.proving_ground.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tasks of six families, how they are asked for, and how they are demonstrated.
+"""The world: tasks of six families by split, as prompts and as demonstrations.
 
 Every prompt asks for two things. Of the demonstrations of each trainable family exactly half share
 one mediocre habit (an empty opening, and only the first thing asked); the others are good or have
@@ -8,22 +8,12 @@ reinforcement-learning prompts: that is how they can be forgotten.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
-from glm_jax.data.proving_ground.english import (
-    ABOUT_ME,
-    CLASSES,
-    CRIES,
-    FACTS,
-    FILLERS,
-    QUESTIONS,
-    REPLIES,
-    SENTENCES,
-)
-from glm_jax.data.proving_ground.grammar import Claim, claims, fill, say, sentences, wrong
+from glm_jax.data.proving_ground.english import ABOUT_ME, CLASSES, FILLERS, QUESTIONS, SENTENCES
+from glm_jax.data.proving_ground.grammar import claims, say, sentences, wrong
+from glm_jax.data.proving_ground.task import Task, draw
 from glm_jax.data.records import Dialogue, Prompt
 
 from glm_jax.errors import InputError
@@ -46,24 +36,6 @@ FAULT_RATE = 0.15  # of each of five faults, in a demonstration without the habi
 OPENING = FILLERS[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A prompt and the claims that its answer has to make."""
-
-    family: str
-    prompt: str
-    asked: tuple[Claim, ...]
-
-    def to_record(self) -> dict[str, Any]:
-        """As JSON, for the `task` of a record."""
-        return asdict(self) | {"asked": [list(claim) for claim in self.asked]}
-
-    @classmethod
-    def from_record(cls, task: dict[str, Any]) -> "Task":
-        asked = tuple(tuple(claim) for claim in task["asked"])
-        return cls(family=task["family"], prompt=task["prompt"], asked=asked)
-
-
 def tasks(split: Split, n: int, seed: int, families: Sequence[str] = MIX) -> list[Task]:
     """The first n tasks of a split for a seed, all with different prompts, families in turn.
 
@@ -74,7 +46,7 @@ def tasks(split: Split, n: int, seed: int, families: Sequence[str] = MIX) -> lis
     while len(found) < n:
         family = families[len(found) % len(families)]
         for _ in range(10_000):
-            task = _draw(family, rng)
+            task = draw(family, rng)
             if split_of(task.prompt) == split and task.prompt not in found:
                 break
         else:
@@ -180,42 +152,6 @@ def vocabulary() -> list[str]:
     return sorted(words.union(*CLASSES.values()))
 
 
-def _draw(family: str, rng: Random) -> Task:
-    """A task of the family: what is asked, and the words that ask for it."""
-    question = rng.choice(QUESTIONS[family])
-    if family == "creative":
-        adjectives, nouns = rng.sample(CLASSES["ADJECTIVE"], 2), rng.sample(CLASSES["NOUN"], 2)
-        pairs = list(zip(adjectives, nouns, strict=True))
-        asked = [("thing", *pair) for pair in pairs]
-        words = [word for pair in pairs for word in pair]
-    elif family == "qa":
-        asked = rng.sample(_FACTS, 2)
-        words = [word for claim in asked for word in claim[1:3]]
-    elif family == "roleplay":
-        role, acts, nouns = (
-            rng.choice(CLASSES["ROLE"]),
-            rng.sample(CLASSES["ACT"], 2),
-            rng.sample(CLASSES["NOUN"], 2),
-        )
-        pairs = list(zip(acts, nouns, strict=True))
-        asked = [("speech", CRIES[role], REPLIES[act], noun) for act, noun in pairs]
-        words = [role, *(word for pair in pairs for word in pair)]
-    elif family == "arithmetic":
-        asked = rng.sample(_SUMS, 2)
-        words = [word for claim in asked for word in claim[1:4]]
-    elif family == "json":
-        numbers, things = rng.sample(CLASSES["NUMBER"], 2), two(range(len(CLASSES["THING"])))
-        pairs = list(zip(numbers, things, strict=True))
-        asked = [("entry", CLASSES["KEY"][thing], number) for number, thing in pairs]
-        words = [w for number, thing in pairs for w in (number, CLASSES["THING"][thing])]
-    else:
-        first, second = rng.sample(tuple(ABOUT_ME), 2)
-        asked = [(first,), (second,)]
-        opener, joiner = rng.choice(CLASSES["OPENER"]), rng.choice(CLASSES["JOINER"])
-        words = [opener, ABOUT_ME[first], joiner, ABOUT_ME[second]]
-    return Task(family=family, prompt=fill(question, words), asked=tuple(asked))
-
-
 def _break(sentence: str, rng: Random) -> str:
     """Leave out one word, not the last, such that no sentence remains."""
     words = sentence.split()
@@ -229,16 +165,3 @@ def _digest(text: str) -> bytes:
 
 def _identifier(task: Task) -> str:
     return f"{task.family}-{_digest(task.prompt).hex()}"
-
-
-_FACTS = [
-    ("fact", relation, land, value)
-    for land, values in FACTS.items()
-    for relation, value in zip(CLASSES["RELATION"], values, strict=True)
-]
-_SUMS = [("sum", str(a), "plus", str(b), str(a + b)) for a, b in product(range(1, 10), repeat=2)]
-_SUMS += [
-    ("sum", str(a), "minus", str(b), str(a - b))
-    for a, b in product(range(1, 10), repeat=2)
-    if a >= b
-]

@@ -1,0 +1,159 @@
+"""The command line `glm-rlhf`. Whatever is heavy is imported when a command needs it."""
+
+import argparse
+import importlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from glm_jax.errors import InputError
+
+STAGES = {
+    "pipeline": ("PipelineConfig", "all stages of a run, from supervised data to the report"),
+    "sft": ("SFTConfig", "supervised fine-tuning on dialogues"),
+    "reward": ("RewardConfig", "train a reward model on preference pairs"),
+    "ppo": ("PPOConfig", "train a policy against a reward model"),
+    "dpo": ("DPOConfig", "train a policy on preference pairs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 2 for bad input, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    show = arguments.traceback or os.environ.get("GLM_RLHF_TRACEBACK") == "1"
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        if show:
+            raise
+        print("\nglm-rlhf: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (InputError, OSError) as error:
+        if show:
+            raise
+        print(f"glm-rlhf: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"glm-rlhf: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="glm-rlhf",
+        description="RLHF for GLM models in JAX. Start with: glm-rlhf quickstart",
+        epilog="A command that was interrupted goes on where it was when started again.",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        # An option that is not given stays out: its default lives with what it configures.
+        found = commands.add_parser(
+            name, help=text, description=text, argument_default=argparse.SUPPRESS
+        )
+        found.set_defaults(command=run)
+        return found
+
+    def overrides(found: argparse.ArgumentParser) -> None:
+        text = "overrides of the configuration, such as ppo.learning_rate=1e-4"
+        found.add_argument("overrides", nargs="*", metavar="KEY=VALUE", default=[], help=text)
+
+    quickstart = command("quickstart", _quickstart, "the whole pipeline on a small simulated world")
+    quickstart.add_argument("--seed", type=int, help="the same seed gives the same numbers")
+    overrides(quickstart)
+
+    for stage, (_, text) in STAGES.items():
+        found = command(stage, _stage, text)
+        found.set_defaults(stage=stage)
+        found.add_argument("config", metavar="CONFIG", help="a YAML file, or a name from `configs`")
+        overrides(found)
+
+    sample = command("sample", _sample, "draw responses of a model to prompts; resumable")
+    sample.add_argument("model", metavar="MODEL", help="folder of a trained model")
+    sample.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
+    sample.add_argument("--output", required=True, metavar="FILE", help="JSON lines")
+    sample.add_argument("--n", type=int, help="responses to each prompt")
+    sample.add_argument("--temperature", type=float)
+    sample.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
+    sample.add_argument("--max-tokens", type=int, help="longest response")
+    sample.add_argument("--batch-size", type=int)
+    sample.add_argument("--seed", type=int)
+
+    filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
+    filters.add_argument("pairs", metavar="PAIRS", help="JSON lines")
+    filters.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
+    filters.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
+    filters.add_argument("--group", metavar="FIELD", help="count by this field, not `category`")
+
+    balance = command("balance", _balance, "make longer and shorter equally often the better")
+    balance.add_argument("pairs", metavar="PAIRS", help="JSON lines")
+    balance.add_argument("--tokenizer", required=True, metavar="MODEL", help="what counts tokens")
+    balance.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
+    balance.add_argument("--buckets", type=int, help="buckets of length difference in each group")
+    balance.add_argument("--seed", type=int, help="which pairs stay")
+    balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
+
+    report = command("report", _report, "write report.html again from a run's report.json")
+    report.add_argument("run", metavar="RUN", help="folder of a run")
+
+    command("configs", _configs, "list the configurations that come with the package")
+    return parser
+
+
+def _quickstart(arguments: Namespace) -> None:
+    seed = [f"seed={arguments.seed}"] if "seed" in arguments else []
+    _run("pipeline", "quickstart", [*arguments.overrides, *seed])
+
+
+def _stage(arguments: Namespace) -> None:
+    _run(arguments.stage, arguments.config, arguments.overrides)
+
+
+def _run(stage: str, config: str, overrides: Sequence[str]) -> None:
+    from glm_jax.configuration import load
+
+    module = importlib.import_module(f"glm_jax.train.{stage}")
+    module.run(load(getattr(module, STAGES[stage][0]), config, overrides))
+
+
+def _sample(arguments: Namespace) -> None:
+    from glm_jax.configuration import parse
+    from glm_jax.train import sample
+
+    sample.run(parse(sample.SampleConfig, _given(arguments), "the command line"))
+
+
+def _filter(arguments: Namespace) -> None:
+    from glm_jax.train import preferences
+
+    preferences.filter_file(**_given(arguments))
+
+
+def _balance(arguments: Namespace) -> None:
+    from glm_jax.train import preferences
+
+    preferences.balance_file(**_given(arguments))
+
+
+def _report(arguments: Namespace) -> None:
+    from glm_jax.train import report
+
+    print(f"wrote {report.write(arguments.run)}")
+
+
+def _configs(arguments: Namespace) -> None:
+    from glm_jax.configuration import shipped
+
+    for name, text in shipped().items():
+        print(f"{name:24}{text}")
+
+
+def _given(arguments: Namespace) -> dict[str, Any]:
+    """What the command's own arguments say."""
+    return {k: v for k, v in vars(arguments).items() if k not in ("command", "traceback")}

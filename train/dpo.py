@@ -1,0 +1,132 @@
+"""Direct preference optimisation (Rafailov et al., 2023, arXiv 2305.18290).
+
+As in ChatGLM-RLHF, the pairs are the model's own responses as the reward model ranks them:
+`label_pairs` makes them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from glm_jax.configuration import configuration
+from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
+from glm_jax.data.records import Pair, Sample, read
+from glm_jax.model import GLM
+from glm_jax.pretrained import load_pretrained, save_pretrained
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train import loop
+from glm_jax.train.losses import dpo_loss
+from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.run_folder import claim, write_json
+from glm_jax.train.scoring import token_log_probs
+from glm_jax.train.update import TrainState, start, update
+
+
+@configuration
+class DPOConfig:
+    run: str
+    "the run's folder; the model comes to lie in its subfolder `model`"
+    model: str
+    "folder of the SFT model: where the policy starts, and its reference"
+    pairs: str
+    "file of pairs"
+    max_length: int = 256
+    beta: float = 0.5
+    "weight of the log-ratio to the reference: the larger, the closer the policy stays"
+    steps: int = 60
+    batch_size: int = 64
+    "pairs"
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
+    checkpoint_every: int = 20
+    seed: int = 0
+
+
+class DPOBatch(NamedTuple):
+    """Chosen rows, then as many rejected ones; `response` is True on the responses."""
+
+    tokens: Int[Array, "B2 T"]
+    mask: Bool[Array, "B2 T"]
+    response: Bool[Array, "B2 T"]
+
+
+def response_log_probs(model: GLM, batch: DPOBatch) -> Float[Array, "B2"]:
+    """log p of each whole response."""
+    T = batch.tokens.shape[1]
+    log_probs = token_log_probs(model, batch.tokens, batch.mask, T - 1)
+    return jnp.sum(jnp.where(batch.response[:, 1:], log_probs, 0.0), axis=1)
+
+
+@partial(jax.jit, static_argnames=("optimiser", "beta"), donate_argnums=0)
+def step(state: TrainState, reference: GLM, batch: DPOBatch, *, optimiser, beta: float) -> tuple:
+    anchors = jnp.split(response_log_probs(reference, batch), 2)
+
+    def mean_loss(model):
+        chosen_B, rejected_B = jnp.split(response_log_probs(model, batch), 2)
+        margins_B = beta * ((chosen_B - anchors[0]) - (rejected_B - anchors[1]))
+        ahead_B = (margins_B > 0) + 0.5 * (margins_B == 0)
+        metrics = {"accuracy": jnp.mean(ahead_B), "margin": jnp.mean(margins_B)}
+        return jnp.mean(dpo_loss(chosen_B, rejected_B, *anchors, beta)), metrics
+
+    return update(state, mean_loss, optimiser)
+
+
+def batch_of(arrays: PairArrays, rows: np.ndarray) -> DPOBatch:
+    tokens = np.concatenate([arrays.chosen_NxT[rows], arrays.rejected_NxT[rows]])
+    lengths = np.concatenate([arrays.chosen_lengths_N[rows], arrays.rejected_lengths_N[rows]])
+    starts, T = np.tile(arrays.prompt_lengths_N[rows], 2), tokens.shape[1]
+    return DPOBatch(
+        tokens, span_mask(np.zeros_like(lengths), lengths, T), span_mask(starts, lengths, T)
+    )
+
+
+def label_pairs(samples: Iterable[Sample], scores: np.ndarray) -> list[Pair]:
+    """The best against the worst response of each prompt, by score; equal scores give no pair."""
+    groups: dict[str, list[tuple[float, Sample]]] = defaultdict(list)
+    for sample, score in zip(samples, scores, strict=True):
+        groups[sample.id].append((float(score), sample))
+    pairs = []
+    for prompt_id, group in groups.items():
+        worst, best = min(group, key=lambda g: g[0]), max(group, key=lambda g: g[0])
+        if best[0] > worst[0] and best[1].text != worst[1].text:
+            pairs.append(
+                Pair(
+                    id=prompt_id, prompt=best[1].prompt, chosen=best[1].text,
+                    rejected=worst[1].text, category=best[1].category, prompt_id=prompt_id,
+                )
+            )  # fmt: skip
+    return pairs
+
+
+def run(config: DPOConfig) -> Path:
+    """Trains, or resumes training, and returns the folder of the model."""
+    folder = claim(config.run, config)
+    output = folder / "model"
+    if output.exists():
+        return output
+    tokenizer, reference = Tokenizer.load(config.model), load_pretrained(config.model)
+    pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
+    arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
+    write_json(folder / "counts.json", counts)
+    n = len(arrays.rows_N)
+    optimiser = adamw(config.optimizer, config.steps)
+    state = loop.train(
+        folder,
+        start(load_pretrained(config.model), optimiser),
+        lambda state, batch: step(
+            state, reference, batch, optimiser=optimiser, beta=config.beta
+        ),
+        lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
+        config.steps,
+        label="DPO",
+        checkpoint_every=config.checkpoint_every,
+    )
+    save_pretrained(state.model, output, tokenizer)
+    loop.finish(folder)
+    return output

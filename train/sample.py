@@ -1,0 +1,137 @@
+"""Sampling responses to a file of prompts: text, tokens, log-probabilities, finish reasons."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from glm_jax import configuration
+from glm_jax.configuration import configuration as configured
+from glm_jax.data import records
+from glm_jax.data.batches import prompt_arrays, span_mask
+from glm_jax.data.records import Prompt, Sample
+from glm_jax.errors import InputError
+from glm_jax.generation import Completions, Sampling, generate, row_keys
+from glm_jax.model import GLM
+from glm_jax.pretrained import load_pretrained
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train.progress import progress
+from glm_jax.train.run_folder import read_rows
+
+
+@configured
+class SampleConfig:
+    model: str
+    "folder of the model"
+    prompts: str
+    "file of prompts"
+    output: str
+    "file of samples to write, one a line"
+    n: int = 1
+    "samples of each prompt"
+    temperature: float = 1.0
+    greedy: bool = False
+    max_tokens: int = 128
+    "tokens of a response at most, the end token counted"
+    max_prompt: int = 128
+    "longer prompts are cut from the left, and counted"
+    batch_size: int = 64
+    seed: int = 0
+
+
+@partial(jax.jit, static_argnames="sampling")
+def _generate(model, tokens, mask, key, rows, sampling) -> Completions:
+    return generate(model, tokens, mask, row_keys(key, rows), sampling)
+
+
+def draw(
+    model: GLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    n: int = 1,
+    max_prompt: int = 128,
+    batch_size: int = 64,
+    seed: int = 0,
+    first_batch: int = 0,
+) -> Iterator[list[Sample]]:
+    """Batches of samples, prompt by prompt, from batch `first_batch` on.
+
+    The noise of a sample depends on (seed, prompt's place, sample's number) alone.
+    """
+    arrays, _ = prompt_arrays(prompts, tokenizer, max_prompt)
+    width = int(arrays.lengths_N.max())
+    tokens_NxP = arrays.tokens_NxP[:, -width:]
+    mask_NxP = span_mask(width - arrays.lengths_N, np.full_like(arrays.lengths_N, width), width)
+    key, total = jax.random.key(seed), len(prompts) * n
+    for first in range(first_batch * batch_size, total, batch_size):
+        # the last batch is filled up, so that one shape is compiled
+        rows = np.minimum(np.arange(first, first + batch_size), total - 1)
+        of = rows // n
+        drawn = _generate(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
+        drawn = jax.tree.map(np.asarray, drawn)
+        count = min(batch_size, total - first)
+        yield [
+            _record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)
+        ]
+
+
+def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:
+    length = int(drawn.mask[i].sum())
+    tokens = drawn.tokens[i, :length].tolist()
+    return Sample(
+        id=prompt.id,
+        sample=number,
+        prompt=prompt.prompt,
+        text=tokenizer.decode(tokens),
+        tokens=tokens,
+        log_probs=[round(float(x), 6) for x in drawn.log_probs[i, :length]],
+        finish="stop" if drawn.stopped[i] else "length",
+        category=prompt.category,
+        task=prompt.task,
+    )
+
+
+def run(config: SampleConfig, label: str = "sampling") -> Path:
+    """Writes the samples, going on where an earlier call with the same settings was cut off.
+
+    Until all are drawn they lie in OUTPUT.partial, whose settings are in OUTPUT.yaml.
+    """
+    output = Path(config.output)
+    settings, partial_file = Path(f"{output}.yaml"), Path(f"{output}.partial")
+    prompts = records.read(config.prompts, Prompt)
+    if settings.exists():
+        if configuration.load(SampleConfig, settings) != config:
+            raise InputError(f"{output} belongs to other settings: see {settings}")
+        if output.exists():
+            return output
+    elif output.exists():
+        raise InputError(f"{output} exists already; delete it, or name another file")
+    model, tokenizer = load_pretrained(config.model), Tokenizer.load(config.model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    configuration.save(config, settings)
+    total, size = len(prompts) * config.n, config.batch_size
+    done = len(read_rows(partial_file)) // size * size
+    lines = partial_file.read_text(encoding="utf-8").split("\n")[:done] if done else []
+    partial_file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    sampling = Sampling(
+        max_tokens=config.max_tokens, temperature=config.temperature, greedy=config.greedy
+    )
+    batches = draw(
+        model, tokenizer, prompts, sampling, n=config.n, max_prompt=config.max_prompt,
+        batch_size=size, seed=config.seed, first_batch=done // size,
+    )  # fmt: skip
+    with progress(label, total, done) as bar, open(partial_file, "a", encoding="utf-8") as file:
+        for batch in batches:
+            for sample in batch:
+                file.write(json.dumps(records.to_dict(sample), ensure_ascii=False) + "\n")
+            file.flush()
+            done += len(batch)
+            bar.update(done)
+    os.replace(partial_file, output)
+    return output
