@@ -18,6 +18,7 @@ TooLong: TypeAlias = Literal["truncate", "drop"]
 Tokens: TypeAlias = list[int]
 Counts: TypeAlias = dict[str, dict[str, int]]  # EVENTS of "all" records and of every category
 
+WINDOW = 8  # batches whose rows are sorted by length together
 EVENTS = (
     "total",
     "dropped_prompt",
@@ -144,6 +145,29 @@ def order(seed: int, n: int, batch: int, step: int) -> np.ndarray:
     first, last = start // n, (end - 1) // n
     rows = np.concatenate([_permutation(seed, epoch, n) for epoch in range(first, last + 1)])
     return rows[start - first * n : end - first * n]
+
+
+def grouped_order(seed: int, lengths_N: np.ndarray, batch: int, step: int) -> np.ndarray:
+    """As `order`, with rows of like length together, so that short batches can be cut short.
+
+    The rows of each WINDOW consecutive steps are sorted by length and dealt out again, batches in
+    an order of chance: a pure function of its arguments too.
+    """
+    window, place = divmod(step, WINDOW)
+    rows = order(seed, len(lengths_N), batch * WINDOW, window)
+    rows = rows[np.argsort(lengths_N[rows], kind="stable")]
+    turn = np.random.default_rng([seed, window, WINDOW]).permutation(WINDOW)[place]
+    return rows[turn * batch : (turn + 1) * batch]
+
+
+def width(lengths: np.ndarray, length: int, widths: int) -> int:
+    """The smallest of `widths` even steps up to `length` that holds all rows.
+
+    lengths [3, 30], length 52, widths 3 (18, 35, 52)  ->  35
+    """
+    longest = int(lengths.max())
+    steps = [-(-length * k // widths) for k in range(1, widths + 1)]
+    return next(step for step in steps if step >= longest)
 
 
 @lru_cache(maxsize=8)

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glm_jax.config import GLMConfig as GLMConfig
     from glm_jax.errors import InputError as InputError
+    from glm_jax.generation import Sampling as Sampling
+    from glm_jax.generation import generate as generate
+    from glm_jax.model import GLM as GLM
+    from glm_jax.pretrained import load_pretrained as load_pretrained
+    from glm_jax.pretrained import save_pretrained as save_pretrained
     from glm_jax.tokenizer import Tokenizer as Tokenizer
 
 _HOMES = {
-    "GLMConfig": "glm_jax.config",
-    "InputError": "glm_jax.errors",
-    "Tokenizer": "glm_jax.tokenizer",
+    "GLM": "model",
+    "GLMConfig": "config",
+    "InputError": "errors",
+    "Sampling": "generation",
+    "Tokenizer": "tokenizer",
+    "generate": "generation",
+    "load_pretrained": "pretrained",
+    "save_pretrained": "pretrained",
 }
 
 __all__ = sorted(_HOMES)
@@ -23,7 +33,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"glm_jax.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -67,6 +67,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def required(config: Any, *names: str) -> None:
+    """Raises InputError when one of these keys, which a pipeline fills in itself, is empty."""
+    for name in names:
+        if not getattr(config, name):
+            raise InputError(f"the key '{name}' of {type(config).__name__} is missing")
+
+
 def shipped() -> dict[str, str]:
     """The configurations that come with the package: name, and what its first line says."""
     files = sorted(resources.files("glm_jax.configs").iterdir(), key=lambda file: file.name)

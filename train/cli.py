@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--temperature", type=float)
     sample.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
     sample.add_argument("--max-tokens", type=int, help="longest response")
+    sample.add_argument("--max-prompt", type=int, help="longer prompts are cut from the left")
     sample.add_argument("--batch-size", type=int)
     sample.add_argument("--seed", type=int)
 

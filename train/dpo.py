@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.configuration import configuration
+from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
 from glm_jax.data.records import Pair, Sample, read
 from glm_jax.model import GLM
@@ -31,11 +31,11 @@ from glm_jax.train.update import TrainState, start, update
 
 @configuration
 class DPOConfig:
-    run: str
+    run: str = ""
     "the run's folder; the model comes to lie in its subfolder `model`"
-    model: str
+    model: str = ""
     "folder of the SFT model: where the policy starts, and its reference"
-    pairs: str
+    pairs: str = ""
     "file of pairs"
     max_length: int = 256
     beta: float = 0.5
@@ -106,6 +106,7 @@ def label_pairs(samples: Iterable[Sample], scores: np.ndarray) -> list[Pair]:
 
 def run(config: DPOConfig) -> Path:
     """Trains, or resumes training, and returns the folder of the model."""
+    required(config, "run", "model", "pairs")
     folder = claim(config.run, config)
     output = folder / "model"
     if output.exists():

@@ -10,6 +10,10 @@ from glm_jax.train.run_folder import Checkpoints, JsonLines, plain
 State = TypeVar("State")
 
 
+class RunStopped(RuntimeError):
+    """A run that ends before its time, its checkpoint saved: the message says why."""
+
+
 def train(
     folder: Path,
     state: State,
@@ -44,21 +48,32 @@ def train(
             log.write({"step": i, **metrics})
             bar.update(i + 1, metrics)
 
+    done = start
     with progress(label, steps, start) as bar:
-        for i in range(start, steps):
-            if before is not None:
-                before(i, state)
-            state, metrics, *outputs = step(state, batch_at(i))
-            read()
-            pending = i, metrics, outputs
-            if (i + 1) % checkpoint_every == 0:
+        try:
+            for i in range(start, steps):
+                if before is not None:
+                    before(i, state)
+                state, metrics, *outputs = step(state, batch_at(i))
+                done = i + 1
                 read()
-                checkpoints.save(i + 1, state)
-        read()
+                pending = i, metrics, outputs
+                if done % checkpoint_every == 0:
+                    read()
+                    checkpoints.save(done, state)
+            read()
+        except RunStopped:
+            checkpoints.save(done, state)
+            raise
         if before is not None:
             before(steps, state)
     log.close()
     return state
+
+
+def steps_done(folder: Path) -> int:
+    """Steps of the folder's checkpoint, 0 without one."""
+    return Checkpoints(folder).latest()
 
 
 def finish(folder: Path) -> None:

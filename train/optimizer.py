@@ -1,5 +1,6 @@
 """AdamW with a schedule and clipping, from optax."""
 
+from functools import cache
 from typing import Literal
 
 import jax
@@ -23,7 +24,15 @@ class OptimizerConfig:
 
 
 def adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """The optimiser of a run of `updates` updates; its schedule counts updates."""
+    """The optimiser of a run of `updates` updates; its schedule counts updates.
+
+    The same arguments give the same object, so that programs compiled with it are found again.
+    """
+    return _adamw(config, 0 if config.schedule == "constant" else updates)
+
+
+@cache
+def _adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
     after = max(updates - config.warmup_steps, 1)
     schedule = {
         "constant": optax.constant_schedule(config.learning_rate),

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from glm_jax.configuration import configuration
+from glm_jax.configuration import configuration, required
 from glm_jax.data import records
 from glm_jax.data.batches import order, prompt_arrays, sft_arrays, span_mask
 from glm_jax.data.records import Dialogue, Prompt, Sample
@@ -25,12 +25,12 @@ from glm_jax.model import GLM
 from glm_jax.pretrained import load_pretrained, save_pretrained
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import loop, sample, sft
+from glm_jax.train.batched import response_log_probs, score_samples
 from glm_jax.train.ppo_step import (
     Frozen, PPOBatch, PPOHyperparameters, PPOState, Scored, init, ppo_step, step,
 )  # fmt: skip
-from glm_jax.train.reward import score_samples
+from glm_jax.train.progress import shown
 from glm_jax.train.run_folder import JsonLines, claim, read_json, write_json
-from glm_jax.train.scoring import token_log_probs
 
 __all__ = [
     "PPOBatch", "PPOConfig", "PPOHyperparameters", "PPOState", "Scored", "init", "run", "step",
@@ -48,12 +48,12 @@ class ReferenceConfig:
 
 @configuration
 class PPOConfig:
-    run: str
+    run: str = ""
     "the run's folder; the model comes to lie in its subfolder `model`"
-    model: str
+    model: str = ""
     "folder of the SFT model: where the actor starts, and the reference of the KL"
-    reward_model: str
-    prompts: str
+    reward_model: str = ""
+    prompts: str = ""
     "file of prompts"
     supervised: tuple[str, ...] = ()
     "files of dialogues for the supervised term"
@@ -71,3 +71,185 @@ class PPOConfig:
     "nats a response: above it the run stops, with its checkpoint saved"
     checkpoint_every: int = 10
     seed: int = 0
+
+
+Callback = Callable[[int, dict[str, float], Scored], None]
+
+
+def run(config: PPOConfig, callback: Callback | None = None) -> Path:
+    """Trains, or resumes training, and returns the folder of the model.
+
+    `callback(iteration, metrics, completions)` is called once an iteration has been read.
+    Raises loop.RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a loss
+    is not finite, or the KL passes `max_kl`.
+    """
+    required(config, "run", "model", "reward_model", "prompts")
+    folder = claim(config.run, config)
+    output = folder / "model"
+    if output.exists():
+        return output
+    _check(config)
+    tokenizer = Tokenizer.load(config.model)
+    reference, reward_model = load_pretrained(config.model), load_pretrained(config.reward_model)
+    prompts = records.read(config.prompts, Prompt)
+    scores_N = _reference_scores(folder, config, reference, reward_model, tokenizer, prompts)
+    batch_at = _batches(folder, config, tokenizer, prompts, scores_N)
+    watch = _evaluation(folder, config, tokenizer, reference, reward_model)
+
+    state = init(config.ppo, reference, reference, reward_model, config.seed)
+    frozen = state.frozen
+    start = loop.steps_done(folder)
+    log = JsonLines(folder / "completions.jsonl", start)
+
+    def after(i: int, metrics: dict[str, float], outputs: list[Scored]) -> None:
+        completions = jax.tree.map(np.asarray, outputs[0])
+        _write_completions(log, i, batch_at(i), completions, prompts, tokenizer)
+        if callback is not None:
+            callback(i, metrics, completions)
+        _guard(config, i, metrics)
+
+    state = loop.train(
+        folder,
+        state.replace(frozen=None),
+        lambda state, batch: ppo_step(state, frozen, batch),
+        batch_at,
+        config.ppo.iterations,
+        label="PPO",
+        checkpoint_every=config.checkpoint_every,
+        before=watch,
+        after=after,
+    )
+    log.close()
+    save_pretrained(state.trainable.actor, output, tokenizer)
+    loop.finish(folder)
+    return output
+
+
+def _check(config: PPOConfig) -> None:
+    ppo = config.ppo
+    if ppo.batch_size % ppo.minibatches:
+        raise InputError(
+            f"ppo.minibatches ({ppo.minibatches}) must divide ppo.batch_size ({ppo.batch_size})"
+        )
+    if ppo.supervised_coefficient and not config.supervised:
+        raise InputError("ppo.supervised_coefficient needs `supervised`, files of dialogues")
+    if ppo.sampling.greedy:
+        raise InputError("ppo.sampling.greedy: a greedy rollout explores nothing; use false")
+    tokenizers = [Tokenizer.load(path).fingerprint for path in (config.model, config.reward_model)]
+    if tokenizers[0] != tokenizers[1]:
+        raise InputError(f"{config.reward_model} has another tokenizer than {config.model}")
+
+
+def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
+    if i == 0 and not metrics["val/first_log_ratio"] < 1e-4:
+        raise loop.RunStopped(
+            f"before the first update the log-probabilities of sampling and training differ by "
+            f"{metrics['val/first_log_ratio']:.2g} (1e-4 allowed): look at temperature, "
+            f"positions and dtype"
+        )
+    wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if wrong:
+        raise loop.RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
+    if config.max_kl is not None and metrics["objective/kl"] > config.max_kl:
+        raise loop.RunStopped(
+            f"iteration {i}: KL {metrics['objective/kl']:.2f} nats a response is above max_kl "
+            f"({config.max_kl})"
+        )
+
+
+def _reference_scores(
+    folder: Path, config: PPOConfig, model: GLM, reward_model: GLM, tokenizer, prompts
+) -> np.ndarray:
+    """r(x, y_ref) of every prompt, [N]; computed once and kept in the run's folder."""
+    file, reference = folder / "reference.json", config.reference
+    if file.exists():
+        return np.asarray(read_json(file), np.float32)
+    n = reference.samples
+    if n == 0:
+        return np.zeros(len(prompts), np.float32)
+    sampling = Sampling(
+        max_tokens=config.ppo.sampling.max_tokens,
+        temperature=config.ppo.sampling.temperature,
+        greedy=reference.greedy,
+    )
+    batches = sample.draw(
+        model, tokenizer, prompts, sampling, n=n, max_prompt=config.max_prompt,
+        batch_size=config.ppo.batch_size, seed=config.seed + 1,
+    )  # fmt: skip
+    samples = list(shown(batches, "reference answers", len(prompts) * n))
+    scores_N = score_samples(reward_model, tokenizer, samples).reshape(-1, n).mean(axis=1)
+    write_json(file, scores_N.tolist())
+    return scores_N
+
+
+def _batches(
+    folder: Path, config: PPOConfig, tokenizer, prompts, scores_N
+) -> Callable[[int], PPOBatch]:
+    """The batch of any iteration, a pure function of its number."""
+    ppo, seed = config.ppo, config.seed
+    arrays, counts = prompt_arrays(prompts, tokenizer, config.max_prompt)
+    P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
+    mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
+    dialogues = [row for file in config.supervised for row in records.read(file, Dialogue)]
+    rows_an_iteration = ppo.updates * ppo.supervised_batch_size
+    if ppo.supervised_coefficient:
+        supervised, counts["supervised"] = sft_arrays(dialogues, tokenizer, config.max_length)
+    write_json(folder / "counts.json", counts)
+
+    def batch_at(i: int) -> PPOBatch:
+        rows = order(seed, len(prompts), ppo.batch_size, i).astype(np.int32)
+        batch = None
+        if ppo.supervised_coefficient:
+            chosen = order(seed + 1, len(supervised.lengths_N), rows_an_iteration, i)
+            batch = sft.batch_of(supervised, chosen)
+            shape = (ppo.updates, ppo.supervised_batch_size, -1)
+            batch = jax.tree.map(lambda x: x.reshape(shape), batch)
+        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, scores_N[rows], batch)
+
+    return batch_at
+
+
+def _write_completions(log: JsonLines, i: int, batch: PPOBatch, drawn: Scored, prompts, tokenizer):
+    for b, row in enumerate(batch.rows):
+        length = int(drawn.mask[b].sum())
+        log.write(
+            {
+                "step": i,
+                "id": prompts[row].id,
+                "category": prompts[row].category,
+                "text": tokenizer.decode(drawn.tokens[b, :length].tolist()),
+                "score": float(drawn.scores[b]),
+                "reference_score": float(batch.reference_scores[b]),
+                "kl": float(drawn.kl[b]),
+                "length": length,
+                "finish": "stop" if drawn.stopped[b] else "length",
+            }
+        )
+
+
+def _evaluation(folder: Path, config: PPOConfig, tokenizer, reference: GLM, reward_model: GLM):
+    """Answers the held-out prompts every few iterations: evaluation/<iteration>.jsonl."""
+    if config.eval_prompts is None:
+        return None
+    prompts = records.read(config.eval_prompts, Prompt)
+
+    def watch(i: int, state: PPOState) -> None:
+        if i % config.eval_every and i != config.ppo.iterations:
+            return
+        batches = sample.draw(
+            state.trainable.actor, tokenizer, prompts, config.ppo.sampling,
+            max_prompt=config.max_prompt, batch_size=128, seed=config.seed + 2,
+        )  # fmt: skip
+        samples = [s for batch in batches for s in batch]
+        scores = score_samples(reward_model, tokenizer, samples)
+        anchors = response_log_probs(
+            reference, tokenizer, samples, config.ppo.sampling.temperature
+        )
+        rows: list[dict[str, Any]] = [
+            {**records.to_dict(s), "score": float(score), "kl": sum(s.log_probs) - float(anchor)}
+            for s, score, anchor in zip(samples, scores, anchors, strict=True)
+        ]
+        (folder / "evaluation").mkdir(exist_ok=True)
+        records.write(folder / "evaluation" / f"{i:05d}.jsonl", rows)
+
+    return watch

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glm_jax.data import filters, records
-from glm_jax.data.balance import balance, longer_is_better
+from glm_jax.data.balance import Balanced, balance, longer_is_better
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.tokenizer import Tokenizer
@@ -52,24 +52,45 @@ def balance_file(
     tie = next((pair.id for pair in found if pair.tie), None)
     if tie is not None:
         raise InputError(f"{pairs}: the pair {tie!r} is a tie; run `glm-rlhf filter` first")
-    encode = Tokenizer.load(tokenizer).encode_response
-    chosen = np.array([len(encode(pair.chosen)) for pair in found])
-    rejected = np.array([len(encode(pair.rejected)) for pair in found])
-    groups = [pair.category or "(none)" for pair in found]
-    ids = [pair.id for pair in found]
-    kept, rows, pooled = balance(chosen, rejected, ids, groups, seed=seed, buckets=buckets)
-    if not len(kept):
-        raise InputError(f"{pairs}: every better response is the longer one, or none is")
-    records.write(output, [found[i] for i in kept])
-    _show(rows)
-    if pooled:
-        print("pooled, being small:", ", ".join(f"{name} ({n})" for name, n in pooled.items()))
-    before, after = (
-        longer_is_better(chosen, rejected),
-        longer_is_better(chosen[kept], rejected[kept]),
+    kept, balanced, before, after = balance_pairs(
+        found, Tokenizer.load(tokenizer), buckets=buckets, seed=seed
     )
+    if not kept:
+        raise InputError(f"{pairs}: every better response is the longer one, or none is")
+    records.write(output, kept)
+    _show(balanced.rows)
+    if balanced.pooled:
+        small = ", ".join(f"{name} ({n})" for name, n in balanced.pooled.items())
+        print("pooled, being small:", small)
     print(f"the longer response was better in {before:.1%} of pairs, now in {after:.1%}")
     print(f"wrote {len(kept)} of {len(found)} pairs to {output}")
+
+
+def balance_pairs(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, *, buckets: int = 8, seed: int = 0
+) -> tuple[list[Pair], Balanced, float, float]:
+    """The pairs that stay, what was done, and how often longer was better, before and after."""
+    chosen, rejected = response_lengths(pairs, tokenizer)
+    groups, ids = groups_of(pairs), [pair.id for pair in pairs]
+    balanced = balance(chosen, rejected, ids, groups, seed=seed, buckets=buckets)
+    kept = balanced.kept
+    before = longer_is_better(chosen, rejected)
+    after = longer_is_better(chosen[kept], rejected[kept])
+    return [pairs[i] for i in kept], balanced, before, after
+
+
+def response_lengths(
+    pairs: Sequence[Pair], tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of the chosen and of the rejected responses, the end token counted, [N] each."""
+    chosen = tokenizer.encode_responses([pair.chosen for pair in pairs])
+    rejected = tokenizer.encode_responses([pair.rejected for pair in pairs])
+    return np.array([len(ids) for ids in chosen]), np.array([len(ids) for ids in rejected])
+
+
+def groups_of(pairs: Sequence[Pair]) -> list[str]:
+    """What the pairs are balanced and reported by."""
+    return [pair.category or "(none)" for pair in pairs]
 
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:

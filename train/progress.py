@@ -1,12 +1,14 @@
 """Progress bars on a terminal; a line at the start and the end of a stage elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+T = TypeVar("T")
 console = Console()
 _SHOWN = {"loss": "loss", "accuracy": "accuracy", "objective/scores": "score", "objective/kl": "KL"}
 
@@ -37,3 +39,13 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
     with Progress(*columns, console=console, transient=True) as bars:
         yield Bar(bars, label, total, done)
     console.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)
+
+
+def shown(batches: Iterable[list[T]], label: str, total: int) -> Iterator[T]:
+    """The items of the batches, one by one, under a bar."""
+    done = 0
+    with progress(label, total) as bar:
+        for batch in batches:
+            yield from batch
+            done += len(batch)
+            bar.update(done)

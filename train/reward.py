@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.configuration import configuration
-from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
-from glm_jax.data.records import Pair, Sample, read
+from glm_jax.configuration import configuration, required
+from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
+from glm_jax.data.records import Pair, read
 from glm_jax.model import GLM, with_head
 from glm_jax.pretrained import load_pretrained, save_pretrained
 from glm_jax.tokenizer import Tokenizer
@@ -26,14 +26,16 @@ from glm_jax.train.update import TrainState, start, update
 
 @configuration
 class RewardConfig:
-    run: str
+    run: str = ""
     "the run's folder; the reward model comes to lie in its subfolder `model`"
-    model: str
+    model: str = ""
     "folder of the model whose trunk it starts from, as a rule the SFT model"
-    pairs: str
+    pairs: str = ""
     "file of pairs, without ties"
     max_length: int = 256
     "tokens of prompt and response together"
+    widths: int = 4
+    "widths that batches are padded to; each is compiled once"
     epochs: float = 1.0
     batch_size: int = 64
     "pairs"
@@ -76,18 +78,22 @@ def step(state: TrainState, batch: PairBatch, *, optimiser, l2: float) -> tuple:
     return update(state, mean_loss, optimiser)
 
 
-def batch_of(arrays: PairArrays, rows: np.ndarray) -> PairBatch:
-    zero, T = np.zeros(len(rows), np.int32), arrays.chosen_NxT.shape[1]
+def batch_of(arrays: PairArrays, rows: np.ndarray, widths: int = 1) -> PairBatch:
+    """These pairs, padded to the smallest of `widths` widths that holds both sides."""
+    chosen, rejected = arrays.chosen_lengths_N[rows], arrays.rejected_lengths_N[rows]
+    T = width(np.maximum(chosen, rejected), arrays.chosen_NxT.shape[1], widths)
+    zero = np.zeros_like(chosen)
     return PairBatch(
-        arrays.chosen_NxT[rows],
-        span_mask(zero, arrays.chosen_lengths_N[rows], T),
-        arrays.rejected_NxT[rows],
-        span_mask(zero, arrays.rejected_lengths_N[rows], T),
+        arrays.chosen_NxT[rows, :T],
+        span_mask(zero, chosen, T),
+        arrays.rejected_NxT[rows, :T],
+        span_mask(zero, rejected, T),
     )
 
 
 def run(config: RewardConfig, label: str = "reward model") -> Path:
     """Trains, or resumes training, and returns the folder of the reward model."""
+    required(config, "run", "model", "pairs")
     folder = claim(config.run, config)
     output = folder / "model"
     if output.exists():
@@ -100,11 +106,17 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     n = len(arrays.rows_N)
     steps = max(round(config.epochs * n / config.batch_size), 1)
     optimiser = adamw(config.optimizer, steps)
+    lengths_N = np.maximum(arrays.chosen_lengths_N, arrays.rejected_lengths_N)
+
+    def batch_at(i: int) -> PairBatch:
+        rows = grouped_order(config.seed, lengths_N, config.batch_size, i)
+        return batch_of(arrays, rows, config.widths)
+
     state = loop.train(
         folder,
         start(model, optimiser),
         partial(step, optimiser=optimiser, l2=config.l2),
-        lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
+        batch_at,
         steps,
         label=label,
         checkpoint_every=config.checkpoint_every,
@@ -112,37 +124,3 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     save_pretrained(state.model, output, tokenizer)
     loop.finish(folder)
     return output
-
-
-_last_scores = jax.jit(last_scores)
-
-
-def score_rows(
-    model: GLM, tokens_NxT: np.ndarray, lengths_N: np.ndarray, batch_size: int = 128
-) -> np.ndarray:
-    """Scores of right-padded rows, [N] float32."""
-    N, T = tokens_NxT.shape
-    scores = []
-    for first in range(0, N, batch_size):
-        # the last batch is filled up, so that one shape is compiled
-        rows = np.minimum(np.arange(first, first + batch_size), N - 1)
-        mask = span_mask(np.zeros_like(lengths_N[rows]), lengths_N[rows], T)
-        scores.append(np.asarray(_last_scores(model, tokens_NxT[rows], mask)))
-    return np.concatenate(scores)[:N]
-
-
-def score_samples(model: GLM, tokenizer: Tokenizer, samples: list[Sample]) -> np.ndarray:
-    """Scores of sampled responses, token for token as they were drawn, [N] float32."""
-    prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
-    rows = [prompt + sample.tokens for prompt, sample in zip(prompts, samples, strict=True)]
-    lengths_N = np.array([len(row) for row in rows], np.int32)
-    tokens_NxT = np.full((len(rows), lengths_N.max()), tokenizer.pad_id, np.int32)
-    for padded, row in zip(tokens_NxT, rows, strict=True):
-        padded[: len(row)] = row
-    return score_rows(model, tokens_NxT, lengths_N)
-
-
-def score_pairs(model: GLM, arrays: PairArrays) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of chosen and rejected responses, [N] float32 each."""
-    chosen_N = score_rows(model, arrays.chosen_NxT, arrays.chosen_lengths_N)
-    return chosen_N, score_rows(model, arrays.rejected_NxT, arrays.rejected_lengths_N)

@@ -74,10 +74,13 @@ class Checkpoints:
         self._folder = folder.absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
+    def latest(self) -> int:
+        return self._manager.latest_step() or 0
+
     def restore(self, state: State) -> tuple[int, State]:
         """(steps done, state): the saved one, or 0 and the given one when none is saved."""
-        step = self._manager.latest_step()
-        if step is None:
+        step = self.latest()
+        if not step:
             return 0, state
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(state))
         saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))

@@ -11,8 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from glm_jax.config import GLMConfig
-from glm_jax.configuration import configuration
-from glm_jax.data.batches import SFTArrays, order, sft_arrays, span_mask
+from glm_jax.configuration import configuration, required
+from glm_jax.data.batches import SFTArrays, grouped_order, sft_arrays, span_mask, width
 from glm_jax.data.records import Dialogue, read
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
@@ -28,18 +28,20 @@ from glm_jax.train.update import TrainState, start, update
 
 @configuration
 class SFTConfig:
-    run: str
+    run: str = ""
     "the run's folder; the model comes to lie in its subfolder `model`"
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
     "files of dialogues"
-    model: str | None = None
+    model: str = ""
     "folder of the model to start from; without one, a new model of `architecture` starts"
     architecture: GLMConfig = GLMConfig()
     "shape of a new model; its vocabulary and stop tokens are the tokenizer's"
-    tokenizer: str | None = None
+    tokenizer: str = ""
     "folder of the tokenizer; the model's own by default"
     max_length: int = 256
     "tokens of prompt and response together"
+    widths: int = 4
+    "widths that batches are padded to; each is compiled once"
     steps: int = 1000
     batch_size: int = 64
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3)
@@ -71,17 +73,17 @@ def step(state: TrainState, batch: SFTBatch, *, optimiser) -> tuple:
     return update(state, mean_loss, optimiser)
 
 
-def batch_of(arrays: SFTArrays, rows: np.ndarray) -> SFTBatch:
-    tokens = arrays.tokens_NxT[rows]
+def batch_of(arrays: SFTArrays, rows: np.ndarray, widths: int = 1) -> SFTBatch:
+    """These rows, padded to the smallest of `widths` widths that holds them."""
     lengths, starts = arrays.lengths_N[rows], arrays.prompt_lengths_N[rows]
-    T = tokens.shape[1]
-    return SFTBatch(
-        tokens, span_mask(np.zeros_like(lengths), lengths, T), span_mask(starts, lengths, T)
-    )
+    T = width(lengths, arrays.tokens_NxT.shape[1], widths)
+    mask = span_mask(np.zeros_like(lengths), lengths, T)
+    return SFTBatch(arrays.tokens_NxT[rows, :T], mask, span_mask(starts, lengths, T))
 
 
 def run(config: SFTConfig) -> Path:
     """Trains, or resumes training, and returns the folder of the model."""
+    required(config, "run", "data")
     folder = claim(config.run, config)
     output = folder / "model"
     if output.exists():
@@ -91,11 +93,16 @@ def run(config: SFTConfig) -> Path:
     arrays, counts = sft_arrays(dialogues, tokenizer, config.max_length)
     write_json(folder / "counts.json", counts)
     optimiser = adamw(config.optimizer, config.steps)
+
+    def batch_at(i: int) -> SFTBatch:
+        rows = grouped_order(config.seed, arrays.lengths_N, config.batch_size, i)
+        return batch_of(arrays, rows, config.widths)
+
     state = loop.train(
         folder,
         start(model, optimiser),
         partial(step, optimiser=optimiser),
-        lambda i: batch_of(arrays, order(config.seed, len(arrays.lengths_N), config.batch_size, i)),
+        batch_at,
         config.steps,
         label="supervised fine-tuning",
         checkpoint_every=config.checkpoint_every,
@@ -107,10 +114,10 @@ def run(config: SFTConfig) -> Path:
 
 def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
     where = config.tokenizer or config.model
-    if where is None:
+    if not where:
         raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
     tokenizer = Tokenizer.load(where)
-    if config.model is not None:
+    if config.model:
         return load_pretrained(config.model), tokenizer
     architecture = dataclasses.replace(
         config.architecture,
