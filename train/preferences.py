@@ -1,6 +1,7 @@
 """Preference pairs from file to file: what the commands `filter` and `balance` do."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from glm_jax.data.balance import Balanced, balance, longer_is_better
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.tokenizer import Tokenizer
+from glm_jax.train.run_folder import write_json
 
 
 def filter_file(
@@ -64,6 +66,31 @@ def balance_file(
         print("pooled, being small:", small)
     print(f"the longer response was better in {before:.1%} of pairs, now in {after:.1%}")
     print(f"wrote {len(kept)} of {len(found)} pairs to {output}")
+
+
+def filter_and_balance(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, stem: Path, *, buckets: int, seed: int
+) -> None:
+    """Writes STEM.filtered.jsonl, STEM.balanced.jsonl, STEM.dropped.jsonl, and STEM.json, which
+    says how many of which went where."""
+    kept, dropped = filters.filter_pairs(pairs)
+    if not kept:
+        raise InputError(f"{stem}: of {len(pairs)} pairs none is left after filtering")
+    stays, balanced, before, after = balance_pairs(kept, tokenizer, buckets=buckets, seed=seed)
+    if not stays:
+        raise InputError(f"{stem}: every better response is the longer one, or none is")
+    records.write(f"{stem}.dropped.jsonl", filters.dropped_rows(dropped))
+    records.write(f"{stem}.balanced.jsonl", stays)
+    told = {
+        "filters": filters.count(kept, dropped),
+        "balance": {
+            "rows": balanced.rows,
+            "longer_better_before": before,
+            "longer_better_after": after,
+        },
+    }
+    write_json(Path(f"{stem}.json"), told)
+    records.write(f"{stem}.filtered.jsonl", kept)
 
 
 def balance_pairs(

@@ -1,0 +1,160 @@
+"""Everything that a run's report says, measured: the values of report.json (docs/report.md).
+
+Nothing here flows back: no checkpoint, iteration or setting is chosen by what is measured here.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from glm_jax.configuration import to_dict
+from glm_jax.data import records
+from glm_jax.data.records import Pair, Sample
+from glm_jax.model import GLM
+from glm_jax.pretrained import load_pretrained
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train import evaluation_policies as policies
+from glm_jax.train import evaluation_rewards as rewards
+from glm_jax.train.batched import score_samples
+from glm_jax.train.claims import claims
+from glm_jax.train.run_folder import read_json, read_rows
+
+if TYPE_CHECKING:
+    from glm_jax.train.pipeline import PipelineConfig
+
+
+def evaluate(folder: Path, config: "PipelineConfig", reward_models: Sequence[str]) -> dict:
+    """The values of report.json, without the timing."""
+    tokenizer = Tokenizer.load(folder / "sft/model")
+    models = {name: load_pretrained(folder / f"reward/{name}/model") for name in reward_models}
+    values = {
+        "title": config.title,
+        "config": to_dict(config),
+        "seed": config.seed,
+        "environment": _environment(),
+        **_policies(folder, config, tokenizer, models),
+        **_rewards(folder, config, tokenizer, models),
+        **_data(folder),
+        "sft": {"train": read_rows(folder / "sft/metrics.jsonl")},
+        "reward_training": {"train": read_rows(folder / "reward/balanced/metrics.jsonl")},
+        "dpo": {"train": read_rows(folder / "dpo/metrics.jsonl")},
+        "ppo": {
+            "train": read_rows(folder / "ppo/metrics.jsonl"),
+            "curve": _curve(folder, tokenizer, models, config.world is not None),
+        },
+    }
+    return {**values, "claims": claims(values)}
+
+
+def _policies(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]) -> dict:
+    answers = {
+        (model, mode): rewards.read_samples(folder / f"evaluation/{model}.{mode}.jsonl")
+        for model in ("sft", "dpo", "ppo")
+        for mode in policies.MODES
+    }
+    groups = [str(sample.category) for sample in answers["sft", "greedy"]]
+    scored = {
+        name: {key: score_samples(models[name], tokenizer, s) for key, s in answers.items()}
+        for name in ("balanced", "heldout")
+        if name in models
+    }
+    values = {
+        "score": policies.means(scored["balanced"], groups),
+        "lengths": policies.lengths(answers, config.max_tokens),
+    }
+    if "heldout" in scored:
+        values["heldout_score"] = policies.means(scored["heldout"], groups)
+    utilities = None
+    if config.world is not None:
+        utilities = {key: rewards.utilities_of(samples) for key, samples in answers.items()}
+        values["utility"] = policies.means(utilities, groups)
+    judge = scored["balanced"] if utilities is None else utilities
+    return values | {
+        "wins": policies.wins(judge, groups),
+        "wins_by": "the reward model it was trained on" if utilities is None else "true utility",
+        "samples": policies.side_by_side(answers, scored["balanced"], utilities),
+    }
+
+
+def _rewards(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]) -> dict:
+    train = records.read(folder / "pairs/train.filtered.jsonl", Pair)
+    rule = rewards.fit_length_rule(train, tokenizer)
+    max_length = config.max_prompt + config.max_tokens
+    pair = [name for name in models if name in ("balanced", "unbalanced")]
+    result = {}
+    if config.world is None:
+        test = [p for p in records.read(folder / "data/pairs_test.jsonl", Pair) if not p.tie]
+        labels = {"labels": test}
+    else:
+        labels = {
+            "annotators": records.read(folder / "pairs/test.filtered.jsonl", Pair),
+            "balanced_labels": records.read(folder / "pairs/test.balanced.jsonl", Pair),
+        }
+    for label, pairs in labels.items():
+        for name in pair:
+            judged = rewards.by_labels(models[name], tokenizer, pairs, max_length)
+            result[f"{name}_by_{label}"] = rewards.figures(judged, rule)
+    if config.world is None:
+        return {"reward": result}
+    samples = rewards.read_samples(folder / "pairs/pairs_test_samples.jsonl")
+    for name, model in models.items():
+        judged = rewards.by_truth(model, tokenizer, samples)
+        result[f"{name}_by_truth"] = rewards.figures(judged, rule)
+    first = [sample for sample in samples if sample.sample == 0]
+    return {"reward": result, "filler_probe": rewards.filler_probe(models, tokenizer, first)}
+
+
+def _curve(folder: Path, tokenizer: Tokenizer, models: dict[str, GLM], truth: bool) -> list[dict]:
+    """The over-optimisation figure: one point for each evaluation during PPO.
+
+    Score minus reference is taken against the first point: the SFT model's answers to the same
+    prompts under the same sampling.
+    """
+    points: list[dict[str, Any]] = []
+    for file in sorted((folder / "ppo/evaluation").glob("*.jsonl")):
+        samples = records.read(file, Sample)
+        score = float(np.mean([sample.score for sample in samples]))
+        point = {
+            "iteration": int(file.stem),
+            "kl": float(np.mean([row["kl"] for row in read_rows(file)])),
+            "score": score,
+            "score_minus_reference": score - (points[0]["score"] if points else score),
+            "length": float(np.mean([len(sample.tokens) for sample in samples])),
+            "truncated": float(np.mean([sample.finish == "length" for sample in samples])),
+        }
+        if "heldout" in models:
+            heldout = score_samples(models["heldout"], tokenizer, samples)
+            point["heldout_score"] = float(np.mean(heldout))
+        if truth:
+            point["utility"] = float(np.mean(rewards.utilities_of(samples)))
+        points.append(point)
+    return points
+
+
+def _data(folder: Path) -> dict:
+    told = read_json(folder / "pairs/train.json")
+    counts = {}
+    stages = {"supervised": "sft", "pairs": "reward/balanced", "prompts": "ppo", "DPO pairs": "dpo"}
+    for name, stage in stages.items():
+        for group, row in read_json(folder / stage / "counts.json").items():
+            if isinstance(next(iter(row.values())), int):
+                counts[name if group == "all" else f"{name}: {group}"] = row
+    return {"filters": told["filters"]["all"], "balance": told["balance"], "counts": counts}
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "jax": version("jax"),
+        "jaxlib": version("jaxlib"),
+        "flax": version("flax"),
+        "platform": jax.default_backend(),
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+    }
