@@ -24,6 +24,8 @@ class WorldConfig:
     rl_prompts: int = 2000
     eval_prompts: int = 960
     "four fifths of them of the families that are trained"
+    watch_prompts: int = 256
+    "of those, answered during PPO"
     length_bias: float = 0.05
     "the annotators' liking for each further token; the control has none"
 
@@ -43,6 +45,8 @@ class FilesConfig:
     "of the training pairs' prompts"
     eval_prompts: int = 400
     "of the test pairs' prompts"
+    watch_prompts: int = 64
+    "of those, answered during PPO"
 
 
 def prepare_world(folder: Path, config: WorldConfig, seed: int) -> None:
@@ -57,6 +61,9 @@ def prepare_world(folder: Path, config: WorldConfig, seed: int) -> None:
     }  # fmt: skip
     for split, n in splits.items():
         records.write(folder / f"{split}_prompts.jsonl", world.prompts(split, n, seed))
+    held_out = world.prompts("eval", config.eval_prompts, seed)
+    watched = [prompt for prompt in held_out if prompt.category in world.TRAINABLE]
+    records.write(folder / "watch_prompts.jsonl", watched[: config.watch_prompts])
     Tokenizer.word_level(world.vocabulary()).save(folder / "tokenizer")
 
 
@@ -82,7 +89,9 @@ def prepare_files(folder: Path, config: FilesConfig, seed: int) -> None:
     held_out = {records.prompt_key(pair.prompt) for pair in test}
     rl = [p for p in _prompts(pairs, seed) if records.prompt_key(p.prompt) not in held_out]
     records.write(folder / "rl_prompts.jsonl", rl[: config.rl_prompts])
-    records.write(folder / "eval_prompts.jsonl", _prompts(test, seed)[: config.eval_prompts])
+    eval_prompts = _prompts(test, seed)[: config.eval_prompts]
+    records.write(folder / "eval_prompts.jsonl", eval_prompts)
+    records.write(folder / "watch_prompts.jsonl", eval_prompts[: config.watch_prompts])
     records.write(folder / "pairs.jsonl", pairs)
     records.write(folder / "pairs_test.jsonl", test)
     tokenizer.save(folder / "tokenizer")
