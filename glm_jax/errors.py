@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that are said in one line, without a traceback."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message says what is wrong, where, and what would be right; the command line prints it as
     one line and exits with status 2.
     """
+
+
+class RunStopped(RuntimeError):
+    """A run that ended before its time, its checkpoint saved: the message says why."""

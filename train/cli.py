@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from glm_jax.errors import InputError
+from glm_jax.errors import InputError, RunStopped
 
 STAGES = {
     "pipeline": ("PipelineConfig", "all stages of a run, from supervised data to the report"),
@@ -20,7 +20,10 @@ STAGES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 2 for bad input, 130 when interrupted."""
+    """Runs one command; returns the exit status.
+
+    2: bad input; 1: a run that stopped itself; 130: interrupted.
+    """
     arguments = _parser().parse_args(argv)
     show = arguments.traceback or os.environ.get("GLM_RLHF_TRACEBACK") == "1"
     try:
@@ -35,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"glm-rlhf: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RunStopped as error:
+        if show:
+            raise
+        print(f"glm-rlhf: stopped: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -109,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _quickstart(arguments: Namespace) -> None:
     seed = [f"seed={arguments.seed}"] if "seed" in arguments else []
-    _run("pipeline", "quickstart", [*arguments.overrides, *seed])
+    # each seed has a folder of its own, unless the command line names one
+    folder = [f"run=runs/quickstart-seed{arguments.seed}"] if getattr(arguments, "seed", 0) else []
+    _run("pipeline", "quickstart", [*folder, *seed, *arguments.overrides])
 
 
 def _stage(arguments: Namespace) -> None:

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from glm_jax.errors import RunStopped
 from glm_jax.train.progress import progress
 from glm_jax.train.run_folder import Checkpoints, JsonLines, plain
 
 State = TypeVar("State")
-
-
-class RunStopped(RuntimeError):
-    """A run that ends before its time, its checkpoint saved: the message says why."""
 
 
 def train(

@@ -19,7 +19,7 @@ from glm_jax.configuration import configuration, required
 from glm_jax.data import records
 from glm_jax.data.batches import order, prompt_arrays, sft_arrays, span_mask
 from glm_jax.data.records import Dialogue, Prompt, Sample
-from glm_jax.errors import InputError
+from glm_jax.errors import InputError, RunStopped
 from glm_jax.generation import Sampling
 from glm_jax.model import GLM
 from glm_jax.pretrained import load_pretrained, save_pretrained
@@ -80,7 +80,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     """Trains, or resumes training, and returns the folder of the model.
 
     `callback(iteration, metrics, completions)` is called once an iteration has been read.
-    Raises loop.RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a loss
+    Raises RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a loss
     is not finite, or the KL passes `max_kl`.
     """
     required(config, "run", "model", "reward_model", "prompts")
@@ -142,16 +142,16 @@ def _check(config: PPOConfig) -> None:
 
 def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
     if i == 0 and not metrics["val/first_log_ratio"] < 1e-4:
-        raise loop.RunStopped(
+        raise RunStopped(
             f"before the first update the log-probabilities of sampling and training differ by "
             f"{metrics['val/first_log_ratio']:.2g} (1e-4 allowed): look at temperature, "
             f"positions and dtype"
         )
     wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
     if wrong:
-        raise loop.RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
+        raise RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
     if config.max_kl is not None and metrics["objective/kl"] > config.max_kl:
-        raise loop.RunStopped(
+        raise RunStopped(
             f"iteration {i}: KL {metrics['objective/kl']:.2f} nats a response is above max_kl "
             f"({config.max_kl})"
         )
