@@ -31,7 +31,9 @@ def _win(values: dict[str, Any], model: str, mode: str) -> dict[str, Any]:
 
 def _balancing(reward: dict[str, Any]) -> list[dict[str, Any]]:
     balanced, unbalanced = reward["balanced_by_truth"], reward["unbalanced_by_truth"]
-    control = [reward[f"control_{name}_by_truth"]["accuracy"] for name in ("balanced", "unbalanced")]
+    control = [
+        reward[f"control_{name}_by_truth"]["accuracy"] for name in ("balanced", "unbalanced")
+    ]
     truth = balanced["truth_length_correlation"]
     gaps = [abs(row["length_correlation"] - truth) for row in (balanced, unbalanced)]
     return [

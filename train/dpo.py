@@ -120,9 +120,7 @@ def run(config: DPOConfig) -> Path:
     state = loop.train(
         folder,
         start(load_pretrained(config.model), optimiser),
-        lambda state, batch: step(
-            state, reference, batch, optimiser=optimiser, beta=config.beta
-        ),
+        lambda state, batch: step(state, reference, batch, optimiser=optimiser, beta=config.beta),
         lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
         config.steps,
         label="DPO",

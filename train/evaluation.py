@@ -139,12 +139,17 @@ def _curve(folder: Path, tokenizer: Tokenizer, models: dict[str, GLM], truth: bo
 
 def _data(folder: Path) -> dict:
     told = read_json(folder / "pairs/train.json")
-    counts = {}
-    stages = {"supervised": "sft", "pairs": "reward/balanced", "prompts": "ppo", "DPO pairs": "dpo"}
-    for name, stage in stages.items():
-        for group, row in read_json(folder / stage / "counts.json").items():
-            if isinstance(next(iter(row.values())), int):
-                counts[name if group == "all" else f"{name}: {group}"] = row
+    sets = {
+        "supervised": read_json(folder / "sft/counts.json"),
+        "pairs": read_json(folder / "reward/balanced/counts.json"),
+        "DPO pairs": read_json(folder / "dpo/counts.json"),
+        "prompts": read_json(folder / "ppo/counts.json")["prompts"],
+    }
+    counts = {
+        name if group == "all" else f"{name}: {group}": row
+        for name, groups in sets.items()
+        for group, row in groups.items()
+    }
     return {"filters": told["filters"]["all"], "balance": told["balance"], "counts": counts}
 
 

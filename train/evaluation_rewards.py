@@ -4,6 +4,7 @@ Margins are score differences; dims: N pairs.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,13 +39,11 @@ class Judged(NamedTuple):
 
 
 def fit_length_rule(pairs: Sequence[Pair], tokenizer: Tokenizer) -> Rule:
-    """"longer" or "shorter" for each group, whichever holds more often in the training pairs."""
+    """ "longer" or "shorter" for each group, whichever holds more often in the training pairs."""
     return length_only_rule(*response_lengths(pairs, tokenizer), groups_of(pairs))
 
 
-def by_labels(
-    model: GLM, tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int
-) -> Judged:
+def by_labels(model: GLM, tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> Judged:
     """The pairs as they were labelled; those that are equal within `max_length` are left out."""
     arrays, _ = pair_arrays(pairs, tokenizer, max_length)
     kept = [pairs[row] for row in arrays.rows_N]
@@ -86,7 +85,7 @@ def figures(judged: Judged, rule: Rule) -> dict[str, Any]:
     edges = np.unique(np.quantile(gaps_N, np.linspace(0, 1, GAPS + 1)).round()).astype(int)
     edges = np.append(edges[:-1], edges[-1] + 1)
     by_gap = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (gaps_N >= low) & (gaps_N < high)
         if inside.any():
             row = accuracy(judged.margins_N[inside])

@@ -50,7 +50,7 @@ def dpo_loss(
     reference_rejected_B: Float[Array, "B"],
     beta: float,
 ) -> Float[Array, "B"]:
-    """-log sigmoid(beta ((log pi/pi_ref)(y_w) - (log pi/pi_ref)(y_l))): Rafailov et al., 2023, eq. 7.
+    """-log sigmoid(beta (log(pi/pi_ref)(y_w) - log(pi/pi_ref)(y_l))): Rafailov et al., 2023, eq. 7.
 
     All arguments are log-probabilities of whole responses.
     """

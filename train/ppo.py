@@ -4,7 +4,8 @@ The reward of a response is r(x, y) - r(x, y_ref) - beta KL: y_ref, the referenc
 SFT model's own, so that levels of the reward model which differ by prompt cancel.
 
     state = init(config, actor, reference, reward_model)
-    state, metrics, completions = step(state, batch)          # one iteration, one launch
+    batch_at, counts = batches(config, tokenizer, prompts, supervised)
+    state, metrics, completions = step(state, batch_at(0))    # one iteration, one launch
     run(config)                                               # a whole run, in a folder
 """
 
@@ -17,33 +18,29 @@ import numpy as np
 
 from glm_jax.configuration import configuration, required
 from glm_jax.data import records
-from glm_jax.data.batches import order, prompt_arrays, sft_arrays, span_mask
-from glm_jax.data.records import Dialogue, Prompt, Sample
+from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError, RunStopped
-from glm_jax.generation import Sampling
 from glm_jax.model import GLM
 from glm_jax.pretrained import load_pretrained, save_pretrained
 from glm_jax.tokenizer import Tokenizer
-from glm_jax.train import loop, sample, sft
+from glm_jax.train import loop, sample
 from glm_jax.train.batched import response_log_probs, score_samples
+from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
 from glm_jax.train.ppo_step import (
-    Frozen, PPOBatch, PPOHyperparameters, PPOState, Scored, init, ppo_step, step,
+    PPOBatch,
+    PPOHyperparameters,
+    PPOState,
+    Scored,
+    init,
+    ppo_step,
+    step,
 )  # fmt: skip
-from glm_jax.train.progress import shown
 from glm_jax.train.run_folder import JsonLines, claim, read_json, write_json
 
 __all__ = [
-    "PPOBatch", "PPOConfig", "PPOHyperparameters", "PPOState", "Scored", "init", "run", "step",
+    "PPOBatch", "PPOConfig", "PPOHyperparameters", "PPOState", "ReferenceConfig", "Scored",
+    "batches", "init", "reference_scores", "run", "step",
 ]  # fmt: skip
-
-
-@configuration
-class ReferenceConfig:
-    """The reference answers, whose scores are subtracted."""
-
-    samples: int = 1
-    "of each prompt; their mean score is taken. 0: no reference reward"
-    greedy: bool = False
 
 
 @configuration
@@ -92,8 +89,13 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     tokenizer = Tokenizer.load(config.model)
     reference, reward_model = load_pretrained(config.model), load_pretrained(config.reward_model)
     prompts = records.read(config.prompts, Prompt)
-    scores_N = _reference_scores(folder, config, reference, reward_model, tokenizer, prompts)
-    batch_at = _batches(folder, config, tokenizer, prompts, scores_N)
+    supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
+    batch_at, counts = batches(
+        config.ppo, tokenizer, prompts, supervised, max_prompt=config.max_prompt,
+        max_length=config.max_length, seed=config.seed,
+        reference_scores_N=_reference(folder, config, reference, reward_model, tokenizer, prompts),
+    )  # fmt: skip
+    write_json(folder / "counts.json", counts)
     watch = _evaluation(folder, config, tokenizer, reference, reward_model)
 
     state = init(config.ppo, reference, reference, reward_model, config.seed)
@@ -157,56 +159,18 @@ def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
         )
 
 
-def _reference_scores(
+def _reference(
     folder: Path, config: PPOConfig, model: GLM, reward_model: GLM, tokenizer, prompts
 ) -> np.ndarray:
-    """r(x, y_ref) of every prompt, [N]; computed once and kept in the run's folder."""
-    file, reference = folder / "reference.json", config.reference
-    if file.exists():
-        return np.asarray(read_json(file), np.float32)
-    n = reference.samples
-    if n == 0:
-        return np.zeros(len(prompts), np.float32)
-    sampling = Sampling(
-        max_tokens=config.ppo.sampling.max_tokens,
-        temperature=config.ppo.sampling.temperature,
-        greedy=reference.greedy,
-    )
-    batches = sample.draw(
-        model, tokenizer, prompts, sampling, n=n, max_prompt=config.max_prompt,
-        batch_size=config.ppo.batch_size, seed=config.seed + 1,
-    )  # fmt: skip
-    samples = list(shown(batches, "reference answers", len(prompts) * n))
-    scores_N = score_samples(reward_model, tokenizer, samples).reshape(-1, n).mean(axis=1)
-    write_json(file, scores_N.tolist())
-    return scores_N
-
-
-def _batches(
-    folder: Path, config: PPOConfig, tokenizer, prompts, scores_N
-) -> Callable[[int], PPOBatch]:
-    """The batch of any iteration, a pure function of its number."""
-    ppo, seed = config.ppo, config.seed
-    arrays, counts = prompt_arrays(prompts, tokenizer, config.max_prompt)
-    P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
-    mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
-    dialogues = [row for file in config.supervised for row in records.read(file, Dialogue)]
-    rows_an_iteration = ppo.updates * ppo.supervised_batch_size
-    if ppo.supervised_coefficient:
-        supervised, counts["supervised"] = sft_arrays(dialogues, tokenizer, config.max_length)
-    write_json(folder / "counts.json", counts)
-
-    def batch_at(i: int) -> PPOBatch:
-        rows = order(seed, len(prompts), ppo.batch_size, i).astype(np.int32)
-        batch = None
-        if ppo.supervised_coefficient:
-            chosen = order(seed + 1, len(supervised.lengths_N), rows_an_iteration, i)
-            batch = sft.batch_of(supervised, chosen)
-            shape = (ppo.updates, ppo.supervised_batch_size, -1)
-            batch = jax.tree.map(lambda x: x.reshape(shape), batch)
-        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, scores_N[rows], batch)
-
-    return batch_at
+    """The scores of the reference answers, computed once and kept in the run's folder."""
+    file = folder / "reference.json"
+    if not file.exists():
+        scores_N = reference_scores(
+            model, reward_model, tokenizer, prompts, config.ppo.sampling, config.reference,
+            max_prompt=config.max_prompt, batch_size=config.ppo.batch_size, seed=config.seed + 1,
+        )  # fmt: skip
+        write_json(file, scores_N.tolist())
+    return np.asarray(read_json(file), np.float32)
 
 
 def _write_completions(log: JsonLines, i: int, batch: PPOBatch, drawn: Scored, prompts, tokenizer):
@@ -242,9 +206,7 @@ def _evaluation(folder: Path, config: PPOConfig, tokenizer, reference: GLM, rewa
         )  # fmt: skip
         samples = [s for batch in batches for s in batch]
         scores = score_samples(reward_model, tokenizer, samples)
-        anchors = response_log_probs(
-            reference, tokenizer, samples, config.ppo.sampling.temperature
-        )
+        anchors = response_log_probs(reference, tokenizer, samples, config.ppo.sampling.temperature)
         rows: list[dict[str, Any]] = [
             {**records.to_dict(s), "score": float(score), "kl": sum(s.log_probs) - float(anchor)}
             for s, score, anchor in zip(samples, scores, anchors, strict=True)

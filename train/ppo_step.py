@@ -137,9 +137,7 @@ def step(state: PPOState, batch: PPOBatch) -> tuple[PPOState, Metrics, Scored]:
 
 
 @partial(jax.jit, donate_argnums=0)
-def ppo_step(
-    state: PPOState, frozen: Frozen, batch: PPOBatch
-) -> tuple[PPOState, Metrics, Scored]:
+def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState, Metrics, Scored]:
     """The program itself. `completions.scores` are those of the reward model, as it gave them."""
     config = state.config
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.iteration)
@@ -158,14 +156,16 @@ def ppo_step(
     metrics |= {name: jnp.mean(values_U) for name, values_U in per_update.items()}
     # before any update the ratio is 1 but for rounding: what it is then checks the whole program
     metrics["val/first_log_ratio"] = per_update["val/max_log_ratio"][0]
-    state = state.replace(
-        trainable=trainable, optimiser=optimiser, iteration=state.iteration + 1
-    )
+    state = state.replace(trainable=trainable, optimiser=optimiser, iteration=state.iteration + 1)
     return state, metrics, completions
 
 
 def roll_out(
-    models: Trainable, frozen: Frozen, batch: PPOBatch, key: Key[Array, ""], config: PPOHyperparameters
+    models: Trainable,
+    frozen: Frozen,
+    batch: PPOBatch,
+    key: Key[Array, ""],
+    config: PPOHyperparameters,
 ) -> tuple[Rollout, Metrics, Scored]:
     """Generates, scores, and turns scores into advantages."""
     sampling, R = config.sampling, config.sampling.max_tokens
@@ -184,9 +184,7 @@ def roll_out(
     kl_BxR = jnp.where(drawn.mask, kl_k1(drawn.log_probs, reference_BxR), 0.0)
     relative_B = scores_B - batch.reference_scores
     rewards_BxR = token_rewards(relative_B, kl_BxR, drawn.mask, jnp.float32(config.kl_coefficient))
-    advantages_BxR, returns_BxR = gae(
-        rewards_BxR, values_BxR, drawn.mask, config.gamma, config.lam
-    )
+    advantages_BxR, returns_BxR = gae(rewards_BxR, values_BxR, drawn.mask, config.gamma, config.lam)
     kl_B = jnp.sum(kl_BxR, axis=1)
     metrics = {
         "objective/scores": jnp.mean(scores_B),

@@ -106,9 +106,7 @@ def balance_pairs(
     return [pairs[i] for i in kept], balanced, before, after
 
 
-def response_lengths(
-    pairs: Sequence[Pair], tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray]:
+def response_lengths(pairs: Sequence[Pair], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of the chosen and of the rejected responses, the end token counted, [N] each."""
     chosen = tokenizer.encode_responses([pair.chosen for pair in pairs])
     rejected = tokenizer.encode_responses([pair.rejected for pair in pairs])

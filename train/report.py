@@ -159,7 +159,9 @@ def table(report: dict[str, Any], folder: str | Path | None = None) -> Group:
         total = numbers.total_seconds or sum(numbers.timing.values())
         parts.append(Text(f"Time: {duration(total)} ({spent})"))
     if folder is not None:
-        parts.append(Text(f"Report: {Path(folder) / 'report.html'}, numbers: report.json beside it"))
+        parts.append(
+            Text(f"Report: {Path(folder) / 'report.html'}, numbers: report.json beside it")
+        )
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
 
 
@@ -213,13 +215,17 @@ def _hue(outcome: Outcome) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    return Table(
+        *columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
 
 
 def _printable(value: Any) -> Any:
     """Control characters and lone surrogates replaced: neither HTML nor a terminal may have them."""
     if isinstance(value, str):
-        return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value)
+        return re.sub(
+            "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value
+        )
     if isinstance(value, dict):
         return {_printable(k): _printable(v) for k, v in value.items()}
     return [_printable(v) for v in value] if isinstance(value, list | tuple) else value

@@ -98,7 +98,9 @@ def _curve(ppo: PPO, x: str) -> list[Panel]:
         return Series(label=label, colour=colour, hollow=hollow, x=place, y=y)
 
     return _some(
-        curves(f"{title}, by {x if x == 'iteration' else 'KL'}", lines, x=against, marks=True, at=best)
+        curves(
+            f"{title}, by {x if x == 'iteration' else 'KL'}", lines, x=against, marks=True, at=best
+        )
         for title, lines in {
             "What is rewarded": [
                 series("score", "the run's reward model", "score"),

@@ -142,8 +142,7 @@ def intervals(
     axes.margins(x=0.05)
     axes.set_xlabel(x)
     told = "; ".join(
-        f"{row}: "
-        + ", ".join(f"{s.label} {s.x[i]:.3g}" for s in series if s.x[i] is not None)
+        f"{row}: " + ", ".join(f"{s.label} {s.x[i]:.3g}" for s in series if s.x[i] is not None)
         for i, row in enumerate(rows)
     )
     return Panel(title=title, legend=series, svg=_svg(figure, title, told))

@@ -76,9 +76,7 @@ def draw(
         drawn = _generate(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
         drawn = jax.tree.map(np.asarray, drawn)
         count = min(batch_size, total - first)
-        yield [
-            _record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)
-        ]
+        yield [_record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
 
 
 def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:

@@ -13,7 +13,6 @@ from random import Random
 from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.proving_ground.utility import WEIGHTS, Findings, findings, weigh
 from glm_jax.data.records import Pair, Sample
-
 from glm_jax.errors import InputError
 
 RANKED_SHARE = 0.2  # of the prompts: four responses, all six pairs

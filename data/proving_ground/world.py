@@ -15,7 +15,6 @@ from glm_jax.data.proving_ground.english import ABOUT_ME, CLASSES, FILLERS, QUES
 from glm_jax.data.proving_ground.grammar import claims, say, sentences, wrong
 from glm_jax.data.proving_ground.task import Task, draw
 from glm_jax.data.records import Dialogue, Prompt
-
 from glm_jax.errors import InputError
 
 Split = Literal["sft", "pairs", "pairs_heldout", "pairs_test", "rl", "eval"]

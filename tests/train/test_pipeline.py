@@ -1,0 +1,106 @@
+"""The pipeline as its users meet it: real processes, killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+HERE = Path(__file__).parent
+PROGRAM = Path(sys.executable).with_name("glm-rlhf")
+STAGES = ("sft", "reward/balanced", "dpo", "ppo")
+
+
+def start(run: Path, *overrides: str) -> subprocess.Popen:
+    command = [PROGRAM, "pipeline", str(HERE / "tiny.yaml")]
+    environment = os.environ | {
+        "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(HERE.parents[1] / ".cache/jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [*command, f"run={run}", *overrides], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def weights(run: Path, stage: str) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(run / stage / "model/model.safetensors")
+
+
+def steps(file: Path) -> list[int]:
+    rows = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [json.loads(row)["step"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    finish(start(run))
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_bit_equal(whole: Path, tmp_path: Path):
+    """`kill -9` behind a checkpoint of each stage: the end is as if nothing had been."""
+    run = tmp_path / "run"
+    for stage, at in zip(STAGES, (9, 3, 3, 4), strict=True):
+        process = start(run)
+        deadline = time.monotonic() + 200
+        while len(steps(run / stage / "metrics.jsonl")) < at:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (run / stage / "model").exists(), f"{stage} had ended before the kill"
+    finish(start(run))
+    for stage in STAGES:
+        expected, found = weights(whole, stage), weights(run, stage)
+        assert expected.keys() == found.keys()
+        for name in expected:
+            assert np.array_equal(expected[name], found[name]), f"{stage}: {name}"
+        names = ("metrics.jsonl", "completions.jsonl") if stage == "ppo" else ("metrics.jsonl",)
+        for name in names:
+            assert (run / stage / name).read_text() == (whole / stage / name).read_text()
+    numbers = [json.loads((path / "report.json").read_text()) for path in (whole, run)]
+    for values in numbers:
+        del values["timing"], values["config"]
+    assert numbers[0] == numbers[1]
+
+
+def test_the_run_leaves_what_the_readme_names(whole: Path):
+    report = json.loads((whole / "report.json").read_text())
+    assert {"wins", "reward", "claims", "filler_probe", "timing", "config"} <= report.keys()
+    assert report["wins"]["ppo_vs_sft"]["greedy"]["all"]["n"] == 40
+    assert {"low", "high", "net"} <= report["wins"]["dpo_vs_sft"]["sampled"]["qa"].keys()
+    assert "<svg" in (whole / "report.html").read_text()
+    completions = [json.loads(row) for row in (whole / "ppo/completions.jsonl").open()]
+    assert len(completions) == 8 * 16
+    assert all(np.isfinite(row["score"]) and row["length"] >= 1 for row in completions)
+    assert (whole / "config.yaml").exists() and (whole / "ppo/config.yaml").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Path):
+    before = {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")}
+    finish(start(whole))
+    assert before == {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")}
+
+
+def test_a_folder_of_another_configuration_is_refused(whole: Path):
+    process = start(whole, "sft.steps=41")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert errors.count("\n") == 1 and "sft.steps is 40 there and 41 here" in errors

@@ -1,0 +1,94 @@
+"""What PPO is fed: prompts, the scores of their reference answers, supervised data."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from glm_jax.configuration import configuration
+from glm_jax.data.batches import Counts, order, prompt_arrays, sft_arrays, span_mask
+from glm_jax.data.records import Dialogue, Prompt
+from glm_jax.errors import InputError
+from glm_jax.generation import Sampling
+from glm_jax.model import GLM
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train import sample, sft
+from glm_jax.train.batched import score_samples
+from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters
+from glm_jax.train.progress import shown
+
+
+@configuration
+class ReferenceConfig:
+    """The reference answers, whose scores are subtracted."""
+
+    samples: int = 1
+    "of each prompt; their mean score is taken. 0: no reference reward"
+    greedy: bool = False
+
+
+def reference_scores(
+    model: GLM,
+    reward_model: GLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    config: ReferenceConfig,
+    *,
+    max_prompt: int = 128,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> np.ndarray:
+    """r(x, y_ref) of every prompt, [N]: the mean score of the SFT model's own answers."""
+    n = config.samples
+    if n == 0:
+        return np.zeros(len(prompts), np.float32)
+    drawn = sample.draw(
+        model, tokenizer, prompts,
+        Sampling(
+            max_tokens=sampling.max_tokens, temperature=sampling.temperature, greedy=config.greedy
+        ),
+        n=n, max_prompt=max_prompt, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    samples = list(shown(drawn, "reference answers", len(prompts) * n))
+    return score_samples(reward_model, tokenizer, samples).reshape(-1, n).mean(axis=1)
+
+
+def batches(
+    config: PPOHyperparameters,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    supervised: Sequence[Dialogue] = (),
+    *,
+    reference_scores_N: np.ndarray | None = None,
+    max_prompt: int = 128,
+    max_length: int = 256,
+    seed: int = 0,
+) -> tuple[Callable[[int], PPOBatch], dict[str, Counts]]:
+    """(the batch of any iteration, what was cut or dropped): a pure function of its number.
+
+    `max_length` is that of a supervised dialogue, in tokens. Without reference scores, 0 is
+    subtracted.
+    """
+    arrays, counts = prompt_arrays(prompts, tokenizer, max_prompt)
+    told = {"prompts": counts}
+    P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
+    mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
+    if reference_scores_N is None:
+        reference_scores_N = np.zeros(len(prompts), np.float32)
+    if config.supervised_coefficient:
+        if not supervised:
+            raise InputError("ppo.supervised_coefficient is not 0: supervised dialogues are needed")
+        dialogues, told["supervised"] = sft_arrays(supervised, tokenizer, max_length)
+
+    def batch_at(i: int) -> PPOBatch:
+        rows = order(seed, len(prompts), config.batch_size, i).astype(np.int32)
+        batch = None
+        if config.supervised_coefficient:
+            U, S = config.updates, config.supervised_batch_size
+            chosen = order(seed + 1, len(dialogues.lengths_N), U * S, i)
+            batch = jax.tree.map(lambda x: x.reshape(U, S, -1), sft.batch_of(dialogues, chosen))
+        scores_B = reference_scores_N[rows]
+        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, scores_B, batch)
+
+    return batch_at, told
