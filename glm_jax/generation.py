@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 from glm_jax.layers import empty_cache
 from glm_jax.model import GLM, positions
 
@@ -18,6 +19,15 @@ class Sampling:
     max_tokens: int
     temperature: float = 1.0
     greedy: bool = False
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if not self.temperature > 0:
+            raise InputError(
+                f"temperature must be above 0, got {self.temperature}; "
+                f"for the most likely tokens set greedy to true"
+            )
 
 
 class Completions(NamedTuple):

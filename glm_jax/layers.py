@@ -17,7 +17,7 @@ def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, "D"], eps: float) -> F
     """Root-mean-square norm in float32 (Zhang and Sennrich, 2019)."""
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
-    return y.astype(x.dtype) * scale.astype(x.dtype)
+    return y.astype(x.dtype) * jnp.expand_dims(scale.astype(x.dtype), range(x.ndim - 1))
 
 
 def project(x: Float[Array, "*B I"], w: Float[Array, "I *O"]) -> Float[Array, "..."]:

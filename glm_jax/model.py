@@ -59,10 +59,8 @@ class Block(nnx.Module):
             y = rms_norm(x, self.attention_norm[...], config.rms_norm_eps)
             q, k, v = (project(y, w[...]) for w in (self.q, self.k, self.v))
             if config.attention_bias:
-                biases = self.q_bias, self.k_bias, self.v_bias
-                q, k, v = (
-                    z + b[...].astype(z.dtype) for z, b in zip((q, k, v), biases, strict=True)
-                )
+                biases = (b[...][None, None] for b in (self.q_bias, self.k_bias, self.v_bias))
+                q, k, v = (z + b.astype(z.dtype) for z, b in zip((q, k, v), biases, strict=True))
             q, k, v = rotate(q, *angles), rotate(k, *angles).swapaxes(1, 2), v.swapaxes(1, 2)
             if cache is not None:
                 at = (layer, 0, 0, cache.column, 0)

@@ -35,15 +35,20 @@ _ARCHITECTURES: dict[str, Head] = {
 
 
 def save_pretrained(model: GLM, path: str | Path, tokenizer: Tokenizer | None = None) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's files, all or nothing."""
+    """Writes config.json, model.safetensors and the tokenizer's files, all or nothing.
+
+    A model that was there is replaced; a folder of other things raises InputError.
+    """
     path = Path(path)
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        raise InputError(f"{path}: holds other things than a model; name another folder")
     building = path.with_name(path.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     parts: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
-    for param, disk, names in _declared(model):
+    for param, disk, names, stacked in _declared(model):
         value = np.asarray(param[...])
-        for name, piece in zip(names, value if len(names) > 1 else [value], strict=True):
+        for name, piece in zip(names, value if stacked else [value], strict=True):
             parts[name][disk.part] = _to_disk(piece, disk)
     tensors = {name: np.concatenate([p[i] for i in sorted(p)]) for name, p in parts.items()}
     safetensors.numpy.save_file(tensors, building / "model.safetensors", {"format": "pt"})
@@ -72,8 +77,8 @@ def load_pretrained(path: str | Path) -> GLM:
 
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     shapes: dict[str, tuple[int, ...]] = {}
-    for param, disk, names in _declared(model):
-        shape = param.shape[1:] if len(names) > 1 else param.shape
+    for param, disk, names, stacked in _declared(model):
+        shape = param.shape[1:] if stacked else param.shape
         for name in names:
             shapes[name] = _disk_shape(shape, disk)
             rows[name][disk.part] = shapes[name][0]
@@ -81,20 +86,20 @@ def load_pretrained(path: str | Path) -> GLM:
         shapes[name] = (sum(sizes.values()), *shapes[name][1:])
     _compare(file, shapes, {name: tensor.shape for name, tensor in tensors.items()})
 
-    for param, disk, names in _declared(model):
-        shape = param.shape[1:] if len(names) > 1 else param.shape
+    for param, disk, names, stacked in _declared(model):
+        shape = param.shape[1:] if stacked else param.shape
         pieces = []
         for name in names:
             first = sum(size for part, size in rows[name].items() if part < disk.part)
             piece = tensors[name][first : first + rows[name][disk.part]]
             pieces.append(_from_disk(piece, shape, disk))
-        value = np.stack(pieces) if len(names) > 1 else pieces[0]
+        value = np.stack(pieces) if stacked else pieces[0]
         param.set_value(jnp.asarray(value))
     return model
 
 
-def _declared(model: GLM) -> Iterator[tuple[nnx.Param, Disk, list[str]]]:
-    """Each weight, its place on disk, and its tensor's name in each layer (or the one name)."""
+def _declared(model: GLM) -> Iterator[tuple[nnx.Param, Disk, list[str], bool]]:
+    """Each weight, its place on disk, its tensors' names, and whether it stacks layers."""
     leaves = jax.tree_util.tree_leaves_with_path(
         model, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)
     )
@@ -102,9 +107,9 @@ def _declared(model: GLM) -> Iterator[tuple[nnx.Param, Disk, list[str]]]:
         disk: Disk = param.get_metadata("disk")
         if path[0].name == "blocks":
             layers = range(model.config.num_hidden_layers)
-            yield param, disk, [f"model.layers.{layer}.{disk.name}" for layer in layers]
+            yield param, disk, [f"model.layers.{layer}.{disk.name}" for layer in layers], True
         else:
-            yield param, disk, [disk.name]
+            yield param, disk, [disk.name], False
 
 
 def _disk_shape(shape: tuple[int, ...], disk: Disk) -> tuple[int, ...]:
@@ -162,8 +167,16 @@ def _read_config(file: Path) -> tuple[GLMConfig, Head]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not JSON ({error})") from None
     names = values.get("architectures") if isinstance(values, dict) else None
-    if not names or names[0] not in _ARCHITECTURES:
+    if not isinstance(names, list) or names not in [[name] for name in _ARCHITECTURES]:
         raise InputError(f"{file}: architectures is {names}, expected one of {[*_ARCHITECTURES]}")
-    known = {field.name for field in dataclasses.fields(GLMConfig)}
-    config = parse(GLMConfig, {k: v for k, v in values.items() if k in known}, str(file))
+    # transformers keeps the numbers of the rotary positions here alone
+    rope = values.get("rope_parameters", {})
+    if not isinstance(rope, dict):
+        raise InputError(f"{file}: 'rope_parameters' should be an object, got {rope!r}")
+    values |= rope
+    known = [field.name for field in dataclasses.fields(GLMConfig)]
+    missing = [name for name in known if name not in values]
+    if missing:
+        raise InputError(f"{file}: the key {missing[0]!r} is missing")
+    config = parse(GLMConfig, {name: values[name] for name in known}, str(file))
     return config, _ARCHITECTURES[names[0]]

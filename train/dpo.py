@@ -70,8 +70,8 @@ def step(state: TrainState, reference: GLM, batch: DPOBatch, *, optimiser, beta:
     def mean_loss(model):
         chosen_B, rejected_B = jnp.split(response_log_probs(model, batch), 2)
         margins_B = beta * ((chosen_B - anchors[0]) - (rejected_B - anchors[1]))
-        ahead_B = (margins_B > 0) + 0.5 * (margins_B == 0)
-        metrics = {"accuracy": jnp.mean(ahead_B), "margin": jnp.mean(margins_B)}
+        accuracy = jnp.mean(0.5 + 0.5 * jnp.sign(margins_B))
+        metrics = {"accuracy": accuracy, "margin": jnp.mean(margins_B)}
         return jnp.mean(dpo_loss(chosen_B, rejected_B, *anchors, beta)), metrics
 
     return update(state, mean_loss, optimiser)

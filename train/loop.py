@@ -1,6 +1,7 @@
 """The host's side of every training run: feed the step, log, checkpoint, show progress."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,6 @@ def train(
     """
     checkpoints = Checkpoints(folder)
     start, state = checkpoints.restore(state)
-    log = JsonLines(folder / "metrics.jsonl", start)
     pending: tuple[int, dict, Any] | None = None
 
     def read() -> None:
@@ -40,13 +40,14 @@ def train(
         if pending is not None:
             i, metrics, outputs = pending
             pending, metrics = None, plain(metrics)
+            log.write({"step": i, **metrics})  # first: if `after` stops the run, it says why
+            bar.update(i + 1, metrics)
             if after is not None:
                 after(i, metrics, outputs)
-            log.write({"step": i, **metrics})
-            bar.update(i + 1, metrics)
 
     done = start
-    with progress(label, steps, start) as bar:
+    log_file = folder / "metrics.jsonl"
+    with closing(JsonLines(log_file, start)) as log, progress(label, steps, start) as bar:
         try:
             for i in range(start, steps):
                 if before is not None:
@@ -64,7 +65,6 @@ def train(
             raise
         if before is not None:
             before(steps, state)
-    log.close()
     return state
 
 

@@ -10,6 +10,7 @@ SFT model's own, so that levels of the reward model which differ by prompt cance
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +111,18 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
             callback(i, metrics, completions)
         _guard(config, i, metrics)
 
-    state = loop.train(
-        folder,
-        state.replace(frozen=None),
-        lambda state, batch: ppo_step(state, frozen, batch),
-        batch_at,
-        config.ppo.iterations,
-        label="PPO",
-        checkpoint_every=config.checkpoint_every,
-        before=watch,
-        after=after,
-    )
-    log.close()
+    with closing(log):
+        state = loop.train(
+            folder,
+            state.replace(frozen=None),
+            lambda state, batch: ppo_step(state, frozen, batch),
+            batch_at,
+            config.ppo.iterations,
+            label="PPO",
+            checkpoint_every=config.checkpoint_every,
+            before=watch,
+            after=after,
+        )
     save_pretrained(state.trainable.actor, output, tokenizer)
     loop.finish(folder)
     return output

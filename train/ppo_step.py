@@ -86,7 +86,7 @@ class PPOState:
     optimiser: Trainable
     key: UInt32[Array, "2"]
     iteration: Int[Array, ""]
-    frozen: Frozen
+    frozen: Frozen | None  # None inside the program, which is given it by itself
     config: PPOHyperparameters = struct.field(pytree_node=False)
 
 
@@ -238,7 +238,7 @@ def _update(models: Trainable, optimiser: Trainable, minibatch: Rollout, supervi
         for o, g, s, m in zip(_optimisers(config), gradients, optimiser, models, strict=True)
     ]
     updates, optimiser = (Trainable(*part) for part in zip(*stepped, strict=True))
-    metrics["policy/grad_norm"] = optax.global_norm(gradients.actor)
+    metrics["policy/grad_norm"] = optax.tree.norm(gradients.actor)
     return (optax.apply_updates(models, updates), optimiser), metrics
 
 

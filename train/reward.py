@@ -67,10 +67,10 @@ def pair_scores(model: GLM, batch: PairBatch) -> tuple[Float[Array, "B"], Float[
 def step(state: TrainState, batch: PairBatch, *, optimiser, l2: float) -> tuple:
     def mean_loss(model):
         chosen_B, rejected_B = pair_scores(model, batch)
-        ahead_B = (chosen_B > rejected_B) + 0.5 * (chosen_B == rejected_B)
+        margins_B = chosen_B - rejected_B
         metrics = {
-            "accuracy": jnp.mean(ahead_B),
-            "margin": jnp.mean(chosen_B - rejected_B),
+            "accuracy": jnp.mean(0.5 + 0.5 * jnp.sign(margins_B)),
+            "margin": jnp.mean(margins_B),
             "score": jnp.mean(jnp.concatenate([chosen_B, rejected_B])),
         }
         return jnp.mean(ranking_loss(chosen_B, rejected_B, l2)), metrics

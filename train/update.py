@@ -31,6 +31,6 @@ def update(
     """The gradient of the loss, and the optimiser's step along it."""
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.model)
     updates, moments = optimiser.update(gradients, state.optimiser, state.model)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     model = optax.apply_updates(state.model, updates)
     return TrainState(model, moments), {"loss": value, "grad_norm": norm, **metrics}

@@ -1,0 +1,152 @@
+"""Runs that are killed, resumed, stopped, or refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.errors import InputError, RunStopped
+from glm_jax.generation import Sampling
+from glm_jax.train import loop
+from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, ppo_step
+from glm_jax.train.run_folder import claim, read_rows
+from glm_jax.train.sft import SFTConfig
+
+
+class Killed(BaseException):
+    """What no code here catches."""
+
+
+@jax.jit
+def mix(state, batch):
+    """A step whose result depends on every batch and their order."""
+    state = {"sum": 0.9 * state["sum"] + batch, "count": state["count"] + 1}
+    return state, {"loss": state["sum"], "batch": batch}, state["count"]
+
+
+def zero():
+    return {"sum": jnp.float32(0), "count": jnp.int32(0)}
+
+
+def train(folder, steps=8, *, run=1, kill=None, **arguments):
+    """Batches are floats i + run / 10: so each logged line tells which run wrote it."""
+
+    def batch_at(i):
+        if i == kill:
+            raise Killed
+        return np.float32(i + run / 10)
+
+    arguments = {"label": "test", "checkpoint_every": 3} | arguments
+    return loop.train(folder, zero(), mix, batch_at, steps, **arguments)
+
+
+def test_a_killed_run_goes_on_where_its_checkpoint_is(tmp_path):
+    """Killed at step 5, with steps 0 to 3 logged and a checkpoint of 3 steps."""
+    log = tmp_path / "metrics.jsonl"
+    with pytest.raises(Killed):
+        train(tmp_path, run=1, kill=5)
+    assert [row["step"] for row in read_rows(log)] == [0, 1, 2, 3]
+    assert loop.steps_done(tmp_path) == 3
+    with open(log, "a") as out:
+        out.write('{"step": 4, "lo')  # cut short by the kill
+    state = train(tmp_path, run=2)
+    rows = read_rows(log)
+    assert [row["step"] for row in rows] == list(range(8)) and state["count"] == 8
+    runs = [round(10 * (row["batch"] - row["step"])) for row in rows]
+    assert runs == [1, 1, 1, 2, 2, 2, 2, 2]
+    assert rows[-1]["loss"] == state["sum"]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, kill=2)
+    assert train(tmp_path)["count"] == 8
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == list(range(8))
+
+
+def test_every_step_is_read_once_and_in_order(tmp_path):
+    before, after = [], []
+    train(
+        tmp_path,
+        5,
+        before=lambda i, state: before.append((i, int(state["count"]))),
+        after=lambda i, metrics, outputs: after.append((i, int(outputs[0]), metrics["batch"])),
+    )
+    assert before == [(i, i) for i in range(6)]  # the last with the final state
+    assert after == [(i, i + 1, pytest.approx(i + 0.1)) for i in range(5)]
+
+
+def test_a_stopped_run_keeps_its_state_and_the_line_that_says_why(tmp_path):
+    def stop(i, metrics, outputs):
+        if i == 4:
+            raise RunStopped("enough")
+
+    with pytest.raises(RunStopped):
+        train(tmp_path, after=stop)
+    assert loop.steps_done(tmp_path) == 6  # metrics are read one step late
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["step"] == 4
+    assert train(tmp_path)["count"] == 8
+
+
+def test_a_finished_run_keeps_no_checkpoint(tmp_path):
+    train(tmp_path, 6)
+    assert loop.steps_done(tmp_path) == 6
+    state = train(tmp_path, 6, kill=0)  # nothing is left to do
+    assert state["count"] == 6
+    loop.finish(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_ppo_resumes_bit_for_bit(tiny, tmp_path):
+    """Weights, moments, the schedule's count, the key and the iteration all come back."""
+    config = PPOHyperparameters(
+        sampling=Sampling(max_tokens=4), iterations=4, batch_size=4, supervised_coefficient=0.0,
+        actor=OptimizerConfig(learning_rate=1e-3, schedule="linear"),
+    )  # fmt: skip
+    reward_model, reference = tiny("scalar", seed=1), tiny(seed=2)
+
+    def batch_at(i):
+        tokens = np.random.default_rng(i).integers(1, 20, (4, 3), np.int32)
+        rows = np.arange(4 * i, 4 * i + 4, dtype=np.int32)
+        return PPOBatch(tokens, np.ones((4, 3), bool), rows, np.zeros(4, np.float32), None)
+
+    def train(folder, steps, seed):
+        state = init(config, tiny(seed=seed), reference, reward_model, seed)
+        frozen = state.frozen
+        return loop.train(
+            folder, state.replace(frozen=None), lambda s, b: ppo_step(s, frozen, b), batch_at,
+            steps, label="test", checkpoint_every=2,
+        )  # fmt: skip
+
+    whole = train(tmp_path / "whole", 4, seed=0)
+    train(tmp_path / "halves", 2, seed=0)
+    halves = train(tmp_path / "halves", 4, seed=5)  # what it is given counts for nothing
+    assert halves.iteration == 4
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(halves), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    logs = [read_rows(tmp_path / run / "metrics.jsonl") for run in ("whole", "halves")]
+    assert logs[0] == logs[1] and len(logs[0]) == 4
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+    config = SFTConfig(data=("a.jsonl",), steps=10)
+    folder = claim(tmp_path / "run", config)
+    assert claim(folder, config) == folder
+    rate = dataclasses.replace(config.optimizer, learning_rate=0.5)
+    other = dataclasses.replace(config, steps=11, optimizer=rate)
+    with pytest.raises(InputError) as error:
+        claim(folder, other)
+    for part in ("optimizer.learning_rate is 0.002 there and 0.5 here", "steps is 10 there and 11"):
+        assert part in str(error.value)
+    assert claim(folder, config) == folder  # the refused one left no trace
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="not a run's folder"):
+        claim(tmp_path, SFTConfig())
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
