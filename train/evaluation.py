@@ -103,6 +103,7 @@ def _rewards(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM])
     if config.world is None:
         return {"reward": result}
     samples = rewards.read_samples(folder / "pairs/pairs_test_samples.jsonl")
+    samples += rewards.read_samples(folder / "pairs/pairs_test_ranked_samples.jsonl")
     for name, model in models.items():
         judged = rewards.by_truth(model, tokenizer, samples)
         result[f"{name}_by_truth"] = rewards.figures(judged, rule)

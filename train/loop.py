@@ -1,7 +1,7 @@
 """The host's side of every training run: feed the step, log, checkpoint, show progress."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +61,9 @@ def train(
                     checkpoints.save(done, state)
             read()
         except RunStopped:
+            pending = done - 1, metrics, outputs  # of the step that ran meanwhile
+            with suppress(RunStopped):
+                read()
             checkpoints.save(done, state)
             raise
         if before is not None:

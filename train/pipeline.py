@@ -173,7 +173,9 @@ def _collect(folder: Path, config: PipelineConfig) -> None:
     splits = {"train": ("pairs", bias), "heldout": ("pairs_heldout", bias)}
     splits |= {"control": ("pairs", 0.0), "test": ("pairs_test", bias)}
     for name, (split, length_bias) in splits.items():
-        samples = _sample(folder, config, model, split, f"pairs/{split}_samples", n=4)
+        samples = _sample(folder, config, model, split, f"pairs/{split}_samples", n=2)
+        ranked = f"{split}_ranked"
+        samples += _sample(folder, config, model, ranked, f"pairs/{ranked}_samples", n=4)
         pairs = annotate(samples, length_bias=length_bias, seed=config.seed)
         _balance(folder, config, name, pairs)
 

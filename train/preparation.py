@@ -11,17 +11,20 @@ from glm_jax.errors import InputError
 from glm_jax.tokenizer import Tokenizer
 
 
+RANKED = 5  # one of so many prompts has four responses and all six pairs, the others have two
+
+
 @configuration
 class WorldConfig:
     """The proving ground: how much of it is drawn, and how its annotators judge."""
 
-    demonstrations: int = 3500
-    pair_prompts: int = 1000
-    "prompts whose responses are compared, a fifth of them with four responses and six pairs"
-    heldout_pair_prompts: int = 800
+    demonstrations: int = 7500
+    pair_prompts: int = 3000
+    "prompts whose responses are compared"
+    heldout_pair_prompts: int = 2000
     "for the second reward model, which no policy is trained on"
     test_pair_prompts: int = 600
-    rl_prompts: int = 2000
+    rl_prompts: int = 1500
     eval_prompts: int = 960
     "four fifths of them of the families that are trained"
     watch_prompts: int = 256
@@ -60,7 +63,11 @@ def prepare_world(folder: Path, config: WorldConfig, seed: int) -> None:
         "eval": config.eval_prompts,
     }  # fmt: skip
     for split, n in splits.items():
-        records.write(folder / f"{split}_prompts.jsonl", world.prompts(split, n, seed))
+        prompts = world.prompts(split, n, seed)
+        if split.startswith("pairs"):
+            ranked, prompts = prompts[: n // RANKED], prompts[n // RANKED :]
+            records.write(folder / f"{split}_ranked_prompts.jsonl", ranked)
+        records.write(folder / f"{split}_prompts.jsonl", prompts)
     held_out = world.prompts("eval", config.eval_prompts, seed)
     watched = [prompt for prompt in held_out if prompt.category in world.TRAINABLE]
     records.write(folder / "watch_prompts.jsonl", watched[: config.watch_prompts])

@@ -65,9 +65,8 @@ def draw(
     The noise of a sample depends on (seed, prompt's place, sample's number) alone.
     """
     arrays, _ = prompt_arrays(prompts, tokenizer, max_prompt)
-    width = int(arrays.lengths_N.max())
-    tokens_NxP = arrays.tokens_NxP[:, -width:]
-    mask_NxP = span_mask(width - arrays.lengths_N, np.full_like(arrays.lengths_N, width), width)
+    tokens_NxP, P = arrays.tokens_NxP, max_prompt
+    mask_NxP = span_mask(P - arrays.lengths_N, np.full_like(arrays.lengths_N, P), P)
     key, total = jax.random.key(seed), len(prompts) * n
     for first in range(first_batch * batch_size, total, batch_size):
         # the last batch is filled up, so that one shape is compiled

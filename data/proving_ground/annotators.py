@@ -15,7 +15,6 @@ from glm_jax.data.proving_ground.utility import WEIGHTS, Findings, findings, wei
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 
-RANKED_SHARE = 0.2  # of the prompts: four responses, all six pairs
 LIKING = (0.3, 1.7)  # of length, from the first annotator to the last, times the length bias
 CARELESS = 6.0  # times the noise
 
@@ -61,10 +60,9 @@ def annotate(
     tie: float = 0.1,
     seed: int,
 ) -> list[Pair]:
-    """Have the samples of each prompt compared, each comparison by one annotator drawn at random.
+    """Have all pairs of each prompt's samples compared, each by one annotator drawn at random.
 
-    A fifth of the prompts (by a hash of seed and prompt) have all pairs of their first four
-    samples compared, the others the pair of their first two. A pair is a tie if the texts are
+    A pair is a tie if the texts are
     equal or the difference that the annotator sees is below `tie`. What becomes of a prompt
     depends on its samples and the seed alone, not on the other prompts or the order.
     Raises InputError for a prompt with one sample only, or without the task it came from.
@@ -80,8 +78,7 @@ def annotate(
         if len(responses) < 2:
             raise InputError(f"prompt {prompt_id!r} has one sample; a comparison needs two")
         responses = sorted(responses, key=lambda sample: sample.sample)
-        ranked = Random(f"{seed}/{prompt_id}").random() < RANKED_SHARE
-        for first, second in combinations(responses[: 4 if ranked else 2], 2):
+        for first, second in combinations(responses, 2):
             rng = Random(f"{seed}/{prompt_id}/{first.sample}/{second.sample}")
             pairs.append(_compare(first, second, rng.choice(staff), tie, rng))
     return pairs

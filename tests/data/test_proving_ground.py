@@ -195,16 +195,17 @@ def test_annotators_follow_the_truth_but_not_always():
     assert careless < 0.8 < 0.85 < min(others) <= max(others) < 1.0
 
 
-def test_comparisons_do_not_depend_on_order_and_rank_a_fifth():
-    samples = sampled(300, 0)
+def test_comparisons_do_not_depend_on_order_and_all_pairs_of_a_prompt_are_compared():
+    samples = [s for s in sampled(300, 0) if s.sample < 2 or s.id < "f"]
     pairs = annotate(samples, seed=0)
     assert annotate(samples[::-1], seed=0) == pairs
-    some = {sample.id for sample in samples[:200]}
-    assert annotate(samples[:200], seed=0) == [p for p in pairs if p.prompt_id in some]
+    some = {sample.id for sample in samples[::7]}
+    assert annotate([s for s in samples if s.id in some], seed=0) == [
+        pair for pair in pairs if pair.prompt_id in some
+    ]
     assert annotate(samples, seed=1) != pairs
     counts = Counter(Counter(pair.prompt_id for pair in pairs).values())
-    assert set(counts) == {1, 6}
-    assert 0.12 < counts[6] / 300 < 0.28
+    assert set(counts) == {1, 6} and counts.total() == 300
     assert len({pair.id for pair in pairs}) == len(pairs)
     with pytest.raises(InputError, match="one sample"):
         annotate(samples[:1], seed=0)

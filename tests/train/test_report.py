@@ -73,7 +73,12 @@ def example(seed: int = 0) -> dict[str, Any]:
         decay = [end + (start - end) * 0.99**s for s in range(steps)]
         return {
             "train": [
-                {"step": s, "loss": near(v, 0.02), "accuracy": near(1 - v / 4), "learning_rate": 1e-3}
+                {
+                    "step": s,
+                    "loss": near(v, 0.02),
+                    "accuracy": near(1 - v / 4),
+                    "learning_rate": 1e-3,
+                }
                 for s, v in enumerate(decay)
             ]
         }
@@ -120,8 +125,14 @@ def example(seed: int = 0) -> dict[str, Any]:
         "heldout_score": means(1.2),
         "lengths": {model: lengths(13 + 6 * gain) for model, gain in MODELS.items()},
         "reward": {
-            **{f"balanced_by_{s}": reward(v, 0.02, 0.51) for s, v in zip(balanced_sets, (0.68, 0.62, 0.66))},
-            **{f"unbalanced_by_{s}": reward(v, 0.31, 0.62) for s, v in zip(balanced_sets, (0.61, 0.66, 0.6))},
+            **{
+                f"balanced_by_{s}": reward(v, 0.02, 0.51)
+                for s, v in zip(balanced_sets, (0.68, 0.62, 0.66))
+            },
+            **{
+                f"unbalanced_by_{s}": reward(v, 0.31, 0.62)
+                for s, v in zip(balanced_sets, (0.61, 0.66, 0.6))
+            },
             "control_balanced_by_truth": reward(0.69, 0.03, 0.5),
             "control_unbalanced_by_truth": reward(0.73, 0.05, 0.5),
             "heldout_by_truth": reward(0.67, 0.02, 0.5),
@@ -131,7 +142,14 @@ def example(seed: int = 0) -> dict[str, Any]:
             "unbalanced": {"change": 0.36, "ci95": [0.3, 0.42], "n": 400},
             "truth": {"change": -0.08, "ci95": [-0.08, -0.08], "n": 400},
         },
-        "filters": {"tie": 210, "identical": 31, "cycle": 44, "empty": 2, "kept": 1713, "total": 2000},
+        "filters": {
+            "tie": 210,
+            "identical": 31,
+            "cycle": 44,
+            "empty": 2,
+            "kept": 1713,
+            "total": 2000,
+        },
         "balance": {
             "rows": [
                 {
@@ -150,8 +168,18 @@ def example(seed: int = 0) -> dict[str, Any]:
             "longer_better_after": 0.5,
         },
         "counts": {
-            "sft": {"total": 5000, "dropped_prompt": 0, "truncated_prompt": 0, "truncated_response": 3},
-            "pairs": {"total": 1713, "dropped_prompt": 0, "truncated_prompt": 0, "truncated_response": 9},
+            "sft": {
+                "total": 5000,
+                "dropped_prompt": 0,
+                "truncated_prompt": 0,
+                "truncated_response": 3,
+            },
+            "pairs": {
+                "total": 1713,
+                "dropped_prompt": 0,
+                "truncated_prompt": 0,
+                "truncated_response": 9,
+            },
         },
         "sft": training(700, 4.0, 0.8),
         "reward_training": training(80, 0.69, 0.45),
