@@ -9,6 +9,7 @@ config = load(PPOConfig, "ppo.yaml", ["kl=0.05"])
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -30,9 +31,23 @@ Keys = tuple[str, ...]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def configuration(cls: type[T]) -> type[T]:
-    """Makes `cls` a frozen, keyword-only dataclass whose values are checked when it is made."""
+    """Makes `cls` a frozen, keyword-only dataclass whose values are checked when it is made.
+
+    A wrong one is an InputError.
+    """
     rules = pydantic.ConfigDict(extra="forbid")
-    return pydantic.dataclasses.dataclass(cls, kw_only=True, frozen=True, config=rules)
+    made = pydantic.dataclasses.dataclass(cls, kw_only=True, frozen=True, config=rules)
+    check = made.__init__
+
+    @functools.wraps(check)
+    def __init__(self: T, **values: Any) -> None:
+        try:
+            check(self, **values)
+        except pydantic.ValidationError as error:
+            raise _explained(error, made, values, made.__name__, {}) from error
+
+    made.__init__ = __init__
+    return made
 
 
 def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -187,23 +202,32 @@ def _check(cls: type[T], values: Mapping[str, Any], where: str, places: dict[Key
         # Through JSON: lists become tuples and mappings configurations, yet "5" is no number.
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
-        # An unknown key comes first: it is often why another is missing.
-        first = min(error.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")
-        keys = _locate(first["loc"], values)
-        name = ".".join(keys)
-        place = next(
-            (places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where
-        )
-        if first["type"] == "unexpected_keyword_argument":
-            problem = f"unknown key {name!r}; did you mean {_nearest(name, cls)!r}?"
-        elif first["type"] == "missing":
-            problem = f"the key {name!r} is missing"
-        elif first["type"] == "value_error":
-            problem = f"{name}: " * bool(name) + str(first["ctx"]["error"])
-        else:
-            expected = first["msg"].removeprefix("Input ")
-            problem = f"{name!r} {expected}, got {reprlib.repr(first['input'])}"
-        raise InputError(f"{place}: {problem}") from error
+        raise _explained(error, cls, values, where, places) from error
+
+
+def _explained(
+    error: pydantic.ValidationError,
+    cls: type,
+    values: Mapping[str, Any],
+    where: str,
+    places: Mapping[Keys, str],
+) -> InputError:
+    """The most telling of the faults, in one line."""
+    # An unknown key comes first: it is often why another is missing.
+    first = min(error.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")
+    keys = _locate(first["loc"], values)
+    name = ".".join(keys)
+    place = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), where)
+    if first["type"] == "unexpected_keyword_argument":
+        problem = f"unknown key {name!r}; did you mean {_nearest(name, cls)!r}?"
+    elif first["type"] == "missing":
+        problem = f"the key {name!r} is missing"
+    elif first["type"] == "value_error":
+        problem = f"{name}: " * bool(name) + str(first["ctx"]["error"])
+    else:
+        expected = first["msg"].removeprefix("Input ")
+        problem = f"{name!r} {expected}, got {reprlib.repr(first['input'])}"
+    return InputError(f"{place}: {problem}")
 
 
 def _locate(loc: tuple[str | int, ...], values: Any) -> Keys:

@@ -24,7 +24,7 @@ from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import dpo_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
-from glm_jax.train.run_folder import claim, write_json
+from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import token_log_probs
 from glm_jax.train.update import TrainState, start, update
 
@@ -107,13 +107,13 @@ def label_pairs(samples: Iterable[Sample], scores: np.ndarray) -> list[Pair]:
 def run(config: DPOConfig) -> Path:
     """Trains, or resumes training, and returns the folder of the model."""
     required(config, "run", "model", "pairs")
-    folder = claim(config.run, config)
-    output = folder / "model"
-    if output.exists():
+    output = Path(config.run) / "model"
+    if begun(config.run, config) and output.exists():
         return output
     tokenizer, reference = Tokenizer.load(config.model), load_pretrained(config.model)
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
+    folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     n = len(arrays.rows_N)
     optimiser = adamw(config.optimizer, config.steps)

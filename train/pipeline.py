@@ -22,10 +22,10 @@ from glm_jax.train import dpo, evaluation, ppo, preferences, report, reward, sam
 from glm_jax.train.batched import score_samples
 from glm_jax.train.dpo import DPOConfig
 from glm_jax.train.ppo import PPOConfig
-from glm_jax.train.preparation import FilesConfig, WorldConfig, prepare_files, prepare_world
+from glm_jax.train.preparation import FilesConfig, WorldConfig, read_files, write_files, write_world
 from glm_jax.train.progress import console
 from glm_jax.train.reward import RewardConfig
-from glm_jax.train.run_folder import claim, read_json, write_json
+from glm_jax.train.run_folder import begun, claim, read_json, write_json
 from glm_jax.train.sample import SampleConfig
 from glm_jax.train.sft import SFTConfig
 
@@ -62,13 +62,16 @@ class PipelineConfig:
 
 def run(config: PipelineConfig) -> Path:
     """Runs, or resumes, every stage; returns the path of the report."""
-    folder = claim(config.run, config)
+    folder = Path(config.run)
+    prepared = begun(folder, config) and (folder / "data/tokenizer").exists()
+    inputs = read_files(config.files) if config.files and not prepared else None
+    claim(folder, config)
     config = _filled(config, folder)
     with _stage(folder, "data"):
-        if config.world is not None:
-            prepare_world(folder / "data", config.world, config.seed)
-        else:
-            prepare_files(folder / "data", config.files, config.seed)
+        if not prepared and config.world:
+            write_world(folder / "data", config.world, config.seed)
+        elif not prepared:
+            write_files(folder / "data", config.files, inputs, config.seed)
     with _stage(folder, "sft"):
         sft.run(config.sft)
     with _stage(folder, "pairs"):

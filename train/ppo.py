@@ -36,7 +36,7 @@ from glm_jax.train.ppo_step import (
     ppo_step,
     step,
 )  # fmt: skip
-from glm_jax.train.run_folder import JsonLines, claim, read_json, write_json
+from glm_jax.train.run_folder import JsonLines, begun, claim, read_json, write_json
 
 __all__ = [
     "PPOBatch", "PPOConfig", "PPOHyperparameters", "PPOState", "ReferenceConfig", "Scored",
@@ -82,22 +82,23 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     is not finite, or the KL passes `max_kl`.
     """
     required(config, "run", "model", "reward_model", "prompts")
-    folder = claim(config.run, config)
-    output = folder / "model"
-    if output.exists():
+    output = Path(config.run) / "model"
+    if begun(config.run, config) and output.exists():
         return output
     _check(config)
     tokenizer = Tokenizer.load(config.model)
     reference, reward_model = load_pretrained(config.model), load_pretrained(config.reward_model)
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
+    held_out = records.read(config.eval_prompts, Prompt) if config.eval_prompts else []
+    folder = claim(config.run, config)
     batch_at, counts = batches(
         config.ppo, tokenizer, prompts, supervised, max_prompt=config.max_prompt,
         max_length=config.max_length, seed=config.seed,
         reference_scores_N=_reference(folder, config, reference, reward_model, tokenizer, prompts),
     )  # fmt: skip
     write_json(folder / "counts.json", counts)
-    watch = _evaluation(folder, config, tokenizer, reference, reward_model)
+    watch = _evaluation(folder, config, held_out, tokenizer, reference, reward_model)
 
     state = init(config.ppo, reference, reference, reward_model, config.seed)
     frozen = state.frozen
@@ -192,11 +193,12 @@ def _write_completions(log: JsonLines, i: int, batch: PPOBatch, drawn: Scored, p
         )
 
 
-def _evaluation(folder: Path, config: PPOConfig, tokenizer, reference: GLM, reward_model: GLM):
+def _evaluation(
+    folder: Path, config: PPOConfig, prompts: list[Prompt], tokenizer, reference, reward_model
+):
     """Answers the held-out prompts every few iterations: evaluation/<iteration>.jsonl."""
-    if config.eval_prompts is None:
+    if not prompts:
         return None
-    prompts = records.read(config.eval_prompts, Prompt)
 
     def watch(i: int, state: PPOState) -> None:
         if i % config.eval_every and i != config.ppo.iterations:

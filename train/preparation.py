@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from glm_jax.configuration import configuration
 from glm_jax.data import records
@@ -9,7 +10,6 @@ from glm_jax.data.proving_ground import world
 from glm_jax.data.records import Dialogue, Pair, Prompt
 from glm_jax.errors import InputError
 from glm_jax.tokenizer import Tokenizer
-
 
 RANKED = 5  # one of so many prompts has four responses and all six pairs, the others have two
 
@@ -52,10 +52,16 @@ class FilesConfig:
     "of those, answered during PPO"
 
 
-def prepare_world(folder: Path, config: WorldConfig, seed: int) -> None:
+class Inputs(NamedTuple):
+    """What the files of a FilesConfig hold."""
+
+    dialogues: list[Dialogue]
+    pairs: list[Pair]
+    test_pairs: list[Pair]
+
+
+def write_world(folder: Path, config: WorldConfig, seed: int) -> None:
     """Writes the dialogues, the prompts of every split and the tokenizer."""
-    if (folder / "tokenizer").exists():
-        return
     records.write(folder / "sft.jsonl", world.demonstrations(config.demonstrations, seed))
     splits = {
         "pairs": config.pair_prompts, "pairs_heldout": config.heldout_pair_prompts,
@@ -74,10 +80,8 @@ def prepare_world(folder: Path, config: WorldConfig, seed: int) -> None:
     Tokenizer.word_level(world.vocabulary()).save(folder / "tokenizer")
 
 
-def prepare_files(folder: Path, config: FilesConfig, seed: int) -> None:
-    """Reads everything once, so that what is malformed is said before anything is trained."""
-    if (folder / "tokenizer").exists():
-        return
+def read_files(config: FilesConfig) -> Inputs:
+    """Reads everything, so that what is malformed is said before anything is written."""
     if not (config.sft and config.pairs and config.test_pairs):
         raise InputError("files: `sft`, `pairs` and `test_pairs` are needed")
     dialogues = []
@@ -88,7 +92,12 @@ def prepare_files(folder: Path, config: FilesConfig, seed: int) -> None:
             for d in records.read(file, Dialogue)
         ]
     pairs = records.read(config.pairs, Pair, category=config.category)
-    test = records.read(config.test_pairs, Pair, category=config.category)
+    return Inputs(dialogues, pairs, records.read(config.test_pairs, Pair, category=config.category))
+
+
+def write_files(folder: Path, config: FilesConfig, inputs: Inputs, seed: int) -> None:
+    """Writes the dialogues, pairs, prompts, and a tokenizer trained on the responses."""
+    dialogues, pairs, test = inputs
     texts = [d.response for d in dialogues]
     texts += [text for pair in pairs for text in (pair.chosen, pair.rejected)]
     tokenizer = Tokenizer.train_bpe(texts, config.vocab_size)

@@ -19,7 +19,7 @@ from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import ranking_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
-from glm_jax.train.run_folder import claim, write_json
+from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import last_scores
 from glm_jax.train.update import TrainState, start, update
 
@@ -94,14 +94,14 @@ def batch_of(arrays: PairArrays, rows: np.ndarray, widths: int = 1) -> PairBatch
 def run(config: RewardConfig, label: str = "reward model") -> Path:
     """Trains, or resumes training, and returns the folder of the reward model."""
     required(config, "run", "model", "pairs")
-    folder = claim(config.run, config)
-    output = folder / "model"
-    if output.exists():
+    output = Path(config.run) / "model"
+    if begun(config.run, config) and output.exists():
         return output
     tokenizer = Tokenizer.load(config.model)
     model = with_head(load_pretrained(config.model), "scalar", nnx.Rngs(config.seed))
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
+    folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     n = len(arrays.rows_N)
     steps = max(round(config.epochs * n / config.batch_size), 1)

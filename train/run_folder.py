@@ -20,10 +20,10 @@ from glm_jax.errors import InputError
 State = TypeVar("State")
 
 
-def claim(folder: str | Path, config: Any) -> Path:
-    """Makes the folder and saves the resolved configuration there, or checks the one it has.
+def begun(folder: str | Path, config: Any) -> bool:
+    """Whether the folder holds a run of this configuration already.
 
-    Raises InputError when the folder belongs to another configuration, naming what differs.
+    Raises InputError when it belongs to another one, naming what differs, or is no run's.
     """
     folder = Path(folder)
     file = folder / "config.yaml"
@@ -35,11 +35,18 @@ def claim(folder: str | Path, config: Any) -> Path:
                 f"{folder} belongs to another configuration: {'; '.join(differences[:5])}. "
                 f"Choose another folder, or delete this one"
             )
-        return folder
-    if folder.exists() and any(folder.iterdir()):
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty and holds no config.yaml: not a run's folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    configuration.save(config, file)
+    return False
+
+
+def claim(folder: str | Path, config: Any) -> Path:
+    """Makes the folder of a run, its resolved configuration in it, once its input has been read."""
+    folder = Path(folder)
+    if not begun(folder, config):
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration.save(config, folder / "config.yaml")
     return folder
 
 
@@ -107,8 +114,9 @@ class JsonLines:
     def __init__(self, file: Path, step: int):
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(file) if row["step"] < step] if step else []
-        with open(file, "w", encoding="utf-8") as out:
-            out.writelines(_line(row) for row in kept)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+        os.replace(temporary, file)
         self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115  (closed by `close`)
 
     def write(self, row: Mapping[str, Any]) -> None:

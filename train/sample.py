@@ -42,6 +42,14 @@ class SampleConfig:
     batch_size: int = 64
     seed: int = 0
 
+    def __post_init__(self):
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            max_tokens=self.max_tokens, temperature=self.temperature, greedy=self.greedy
+        )
+
 
 @partial(jax.jit, static_argnames="sampling")
 def _generate(model, tokens, mask, key, rows, sampling) -> Completions:
@@ -116,11 +124,8 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
     done = len(read_rows(partial_file)) // size * size
     lines = partial_file.read_text(encoding="utf-8").split("\n")[:done] if done else []
     partial_file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    sampling = Sampling(
-        max_tokens=config.max_tokens, temperature=config.temperature, greedy=config.greedy
-    )
     batches = draw(
-        model, tokenizer, prompts, sampling, n=config.n, max_prompt=config.max_prompt,
+        model, tokenizer, prompts, config.sampling(), n=config.n, max_prompt=config.max_prompt,
         batch_size=size, seed=config.seed, first_batch=done // size,
     )  # fmt: skip
     with progress(label, total, done) as bar, open(partial_file, "a", encoding="utf-8") as file:

@@ -21,7 +21,7 @@ from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import Total, next_token_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
-from glm_jax.train.run_folder import claim, write_json
+from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import token_log_probs
 from glm_jax.train.update import TrainState, start, update
 
@@ -84,13 +84,13 @@ def batch_of(arrays: SFTArrays, rows: np.ndarray, widths: int = 1) -> SFTBatch:
 def run(config: SFTConfig) -> Path:
     """Trains, or resumes training, and returns the folder of the model."""
     required(config, "run", "data")
-    folder = claim(config.run, config)
-    output = folder / "model"
-    if output.exists():
+    output = Path(config.run) / "model"
+    if begun(config.run, config) and output.exists():
         return output
     model, tokenizer = _start(config)
     dialogues = [row for file in config.data for row in read(file, Dialogue)]
     arrays, counts = sft_arrays(dialogues, tokenizer, config.max_length)
+    folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     optimiser = adamw(config.optimizer, config.steps)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from glm_jax.data.proving_ground import grammar, world
 from glm_jax.data.proving_ground.annotators import annotate
 from glm_jax.data.proving_ground.english import CLASSES, FILLERS
 from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.proving_ground.utility import utility
 from glm_jax.data.records import Sample
-
 from glm_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
