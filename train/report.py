@@ -20,9 +20,17 @@ from rich.text import Text
 
 from glm_jax.errors import InputError
 from glm_jax.train.report_figures import COMPARISONS, MODELS, MODES, figures, label_sets
+from glm_jax.train.report_numbers import (
+    THIN,
+    bare,
+    duration,
+    number,
+    percent,
+    points,
+    signed,
+    span,
+)
 from glm_jax.train.report_schema import Outcome, Report
-
-MINUS, THIN = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 
 
 def write(folder: str | Path) -> Path:
@@ -91,13 +99,8 @@ def summary(report: Report) -> list[str]:
         found = {mode: outcomes["all"] for mode, outcomes in modes.items() if "all" in outcomes}
         if comparison == "ppo_vs_dpo" or not found:
             continue
-        clauses = [
-            f"{_verdict(o)} {second} {'greedily' if mode == 'greedy' else 'at temperature 1'}"
-            f" (net {points(o.net)} points, 95{THIN}% interval {span(o.low, o.high)})"
-            for mode, o in found.items()
-        ]
         judged = f"On {max(o.n for o in found.values()):,} held-out prompts, by {report.wins_by}, "
-        said.append(("" if said else judged) + f"{first} {' and '.join(clauses)}.")
+        said.append(("" if said else judged) + f"{first} {_clauses(found, second)}.")
     for labels, models in label_sets(report.reward).items():
         if labels in ("truth", "labels") and {"balanced", "unbalanced"} <= models.keys():
             with_, without = models["balanced"], models["unbalanced"]
@@ -126,80 +129,39 @@ def table(report: dict[str, Any], folder: str | Path | None = None) -> Group:
     numbers = parse(report)
     parts: list[Any] = []
     if numbers.wins:
-        wins = _table(f"Wins and losses, by {numbers.wins_by} (%)", "", "decoding")
-        for head in ("win", "tie", "lose", f"net [95{THIN}%]", "prompts"):
-            wins.add_column(head, justify="right")
+        heads = ("win", "tie", "lose", "net", "95 % interval")
+        wins = _table(f"Wins and losses, by {numbers.wins_by} (%)", ("", "decoding"), heads)
         for comparison, modes in numbers.wins.items():
             for mode, outcomes in modes.items():
                 if o := outcomes.get("all"):
-                    net = f"{points(o.net)} [{span(o.low, o.high)}]"
                     shares = (f"{100 * share:.1f}" for share in (o.win, o.tie, o.lose))
-                    wins.add_row(
-                        COMPARISONS[comparison], MODES[mode], *shares, net, str(o.n), style=_hue(o)
-                    )
+                    net = points(o.net), span(o.low, o.high)
+                    wins.add_row(COMPARISONS[comparison], mode, *shares, *net, style=_hue(o))
         parts.append(wins)
     if numbers.reward:
-        reward = _table("Reward models (%)", "judged by", "model")
-        for head in (f"accuracy [95{THIN}%]", "length alone", "length corr.", "pairs"):
-            reward.add_column(head, justify="right")
+        heads = ("accuracy", "95 % interval", "length", "corr.", "pairs")
+        reward = _table("Reward models (%)", ("judged by", "model"), heads)
         for labels, models in label_sets(numbers.reward).items():
             for model, r in models.items():
-                accuracy = f"{percent(r.accuracy)} [{span(*r.ci95, plus=False)}]"
-                length = percent(r.length_only), signed(r.length_correlation)
-                reward.add_row(Text(labels), Text(model), accuracy, *length, str(r.n))
+                reward.add_row(
+                    Text(labels), Text(model), bare(r.accuracy), span(*r.ci95, plus=False),
+                    bare(r.length_only), signed(r.length_correlation), str(r.n),
+                )  # fmt: skip
         parts.append(reward)
     if numbers.claims:
-        claims = _table("Claims", "", "", "evidence")
+        claims = _table("Claims", ("", "", "evidence"))
         for claim in numbers.claims:
             mark = Text("holds", "green") if claim.holds else Text("does not", "red")
             claims.add_row(mark, Text(claim.claim), Text(claim.evidence))
         parts.append(claims)
     if numbers.timing:
         spent = ", ".join(f"{stage} {duration(s)}" for stage, s in numbers.timing.items())
-        total = numbers.total_seconds or sum(numbers.timing.values())
-        parts.append(Text(f"Time: {duration(total)} ({spent})"))
+        parts.append(Text(f"Time: {duration(numbers.seconds)} ({spent})"))
     if folder is not None:
         parts.append(
             Text(f"Report: {Path(folder) / 'report.html'}, numbers: report.json beside it")
         )
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}{THIN}%"
-
-
-def points(share: float | None) -> str:
-    """A difference of shares in percentage points, signed."""
-    return "–" if share is None else _minus(f"{100 * share:+.1f}")
-
-
-def span(low: float | None, high: float | None, plus: bool = True) -> str:
-    """An interval of shares, in percentage points."""
-    if low is None or high is None:
-        return "–"
-    return _minus(" to ".join(f"{100 * end:{'+' if plus else ''}.1f}" for end in (low, high)))
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else _minus(f"{value:.2f}")
-
-
-def signed(value: float | None) -> str:
-    return "–" if value is None else _minus(f"{value:+.2f}")
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{n}{THIN}{unit}" for n, unit in parts if n) or f"{seconds:.1f}{THIN}s"
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", MINUS)
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -214,14 +176,33 @@ def _hue(outcome: Outcome) -> str:
     return {"does better than": "green", "does worse than": "red"}.get(_verdict(outcome), "")
 
 
-def _table(title: str, *columns: str) -> Table:
-    return Table(
-        *columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
-    )
+def _clauses(found: dict[str, Outcome], second: str) -> str:
+    """Each mode's verdict with its interval; a verdict that both share is said once."""
+    clauses, last = [], ""
+    for mode, o in found.items():
+        verdict = _verdict(o)
+        how = "greedily" if mode == "greedy" else "at temperature 1"
+        said = "" if verdict == last else f"{verdict} {second} "
+        interval = span(o.low, o.high)
+        clauses.append(f"{said}{how} (net {points(o.net)} points, 95{THIN}% interval {interval})")
+        last = verdict
+    return " and ".join(clauses)
+
+
+def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...] = ()) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for name in names:
+        table.add_column(name)
+    for head in numbers:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
 
 
 def _printable(value: Any) -> Any:
-    """Control characters and lone surrogates replaced: neither HTML nor a terminal may have them."""
+    """Control characters and lone surrogates replaced: HTML and terminals must not see them."""
     if isinstance(value, str):
         return re.sub(
             "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value

@@ -73,7 +73,7 @@ def _net(report: Report, comparison: str) -> Panel | None:
         series.append(
             Series(
                 label=MODES[mode],
-                colour="ppo" if mode == "greedy" else "dpo",
+                colour="ppo" if mode == "greedy" else "muted",
                 hollow=mode == "sampled",
                 x=net,
                 y=[0] * len(net),
@@ -103,8 +103,8 @@ def _curve(ppo: PPO, x: str) -> list[Panel]:
         )
         for title, lines in {
             "What is rewarded": [
-                series("score", "the run's reward model", "score"),
-                series("heldout_score", "held-out reward model", "held", hollow=True),
+                series("score", "own reward model", "score"),
+                series("heldout_score", "held-out one", "held", hollow=True),
             ],
             "What is wanted": [series("utility", "true utility", "true")],
             "Length, tokens": [series("length", "length of an answer", "muted")],
@@ -135,12 +135,12 @@ def _metrics(rows: Rows, panels: dict[str, dict[str, str]]) -> list[Panel]:
 
 
 def label_sets(reward: dict[str, Reward]) -> dict[str, dict[str, Reward]]:
-    """`<model>_by_<labels>` apart: {labels: {model: numbers}}, in words."""
+    """`<model>_by_<labels>` apart: {labels: {model: numbers}}, in words, truth first."""
     sets: dict[str, dict[str, Reward]] = {}
     for name, numbers in reward.items():
         model, _, labels = name.partition("_by_")
         sets.setdefault(labels.replace("_", " "), {})[model.replace("_", " ")] = numbers
-    return sets
+    return dict(sorted(sets.items(), key=lambda item: item[0] != "truth"))
 
 
 def _accuracy(title: str, names: list[str], models: dict[str, list]) -> Panel | None:
@@ -150,7 +150,7 @@ def _accuracy(title: str, names: list[str], models: dict[str, list]) -> Panel | 
         [
             Series(
                 label=model,
-                colour="ppo" if model == "balanced" else "dpo",
+                colour="ppo" if model == "balanced" else "muted",
                 hollow=model != "balanced",
                 x=[_points(row and row.accuracy) for row in rows],
                 y=[0] * len(rows),
@@ -212,4 +212,4 @@ def _lengths(report: Report, mode: str) -> Panel | None:
         for model, h in found.items()
         if h
     ]
-    return histograms(f"Answers by length, {MODES[mode]}", series, x="tokens; height: share, %")
+    return histograms(f"Answers by length, {MODES[mode]}, %", series, x="tokens")

@@ -77,6 +77,7 @@ class Panel:
     title: str
     svg: str
     legend: list[Series]
+    dots: bool = False  # the series are marks, not lines
 
 
 def curves(
@@ -145,7 +146,7 @@ def intervals(
         f"{row}: " + ", ".join(f"{s.label} {s.x[i]:.3g}" for s in series if s.x[i] is not None)
         for i, row in enumerate(rows)
     )
-    return Panel(title=title, legend=series, svg=_svg(figure, title, told))
+    return Panel(title=title, legend=series, svg=_svg(figure, title, told), dots=True)
 
 
 def histograms(title: str, series: Sequence[Series], *, x: str) -> Panel | None:
@@ -159,7 +160,6 @@ def histograms(title: str, series: Sequence[Series], *, x: str) -> Panel | None:
         colour = COLOURS[s.colour]
         shares = 100 * counts / counts.sum()
         axes.stairs(shares, s.finite(s.x), color=colour, linewidth=1.7)
-        axes.stairs(shares, s.finite(s.x), color=colour, alpha=0.08, fill=True)
     axes.set_xlabel(x)
     peaks = [f"{s.label} is most often near {s.x[int(np.argmax(s.y))]:.3g}" for s in series]
     return Panel(title=title, legend=series, svg=_svg(figure, title, "; ".join(peaks)))

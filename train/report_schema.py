@@ -151,7 +151,6 @@ class Report(Block):
     seed: int | None = None
     environment: Environment | None = None
     timing: dict[Stage, float] = {}
-    total_seconds: Number = None
     claims: list[Claim] = []
     wins: dict[Comparison, dict[Mode, dict[Category, Outcome]]] = {}
     wins_by: str = "true utility"
@@ -169,3 +168,7 @@ class Report(Block):
     dpo: Training | None = None
     ppo: PPO | None = None
     samples: list[SampleRow] = []
+
+    @property
+    def seconds(self) -> float | None:
+        return sum(self.timing.values()) if self.timing else None
