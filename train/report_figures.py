@@ -18,7 +18,7 @@ COMPARISONS = {
 PPO_METRICS = {  # title: {metric: label}
     "Reward of an answer": {
         "objective/scores": "score",
-        "objective/rlhf_reward": "score less KL penalty",
+        "objective/rlhf_reward": "less reference and KL penalty",
     },
     "KL to the reference, nats an answer": {"objective/kl": "KL"},
     "Length of an answer, tokens": {"length": "length"},
@@ -87,7 +87,7 @@ def _net(report: Report, comparison: str) -> Panel | None:
 
 def _curve(ppo: PPO, x: str) -> list[Panel]:
     """The over-optimisation figure against KL or iteration, the best true utility marked."""
-    points = ppo.curve
+    points = sorted(ppo.curve, key=lambda point: getattr(point, x) or 0.0)
     place = [getattr(point, x) for point in points]
     truth = [(p.utility, at) for p, at in zip(points, place, strict=True) if p.utility is not None]
     best = max(truth, key=lambda pair: pair[0])[1] if truth else None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 PROGRAM = Path(sys.executable).with_name("glm-rlhf")
 STAGES = ("sft", "reward/balanced", "dpo", "ppo")
 
@@ -20,7 +22,7 @@ STAGES = ("sft", "reward/balanced", "dpo", "ppo")
 def start(run: Path, *overrides: str) -> subprocess.Popen:
     command = [PROGRAM, "pipeline", str(HERE / "tiny.yaml")]
     environment = os.environ | {
-        "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(HERE.parents[1] / ".cache/jax"),
+        "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache/jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }  # fmt: skip
     return subprocess.Popen(
@@ -66,7 +68,7 @@ def test_a_run_killed_in_every_stage_ends_bit_equal(whole: Path, tmp_path: Path)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (run / stage / "model").exists(), f"{stage} had ended before the kill"
-    finish(start(run))
+    assert "PPO (from 3 of 8)" in finish(start(run))
     for stage in STAGES:
         expected, found = weights(whole, stage), weights(run, stage)
         assert expected.keys() == found.keys()
@@ -87,7 +89,9 @@ def test_the_run_leaves_what_the_readme_names(whole: Path):
     assert report["wins"]["ppo_vs_sft"]["greedy"]["all"]["n"] == 40
     assert {"low", "high", "net"} <= report["wins"]["dpo_vs_sft"]["sampled"]["qa"].keys()
     assert "<svg" in (whole / "report.html").read_text()
-    completions = [json.loads(row) for row in (whole / "ppo/completions.jsonl").open()]
+    completions = [
+        json.loads(row) for row in (whole / "ppo/completions.jsonl").read_text().splitlines()
+    ]
     assert len(completions) == 8 * 16
     assert all(np.isfinite(row["score"]) and row["length"] >= 1 for row in completions)
     assert (whole / "config.yaml").exists() and (whole / "ppo/config.yaml").exists()
@@ -104,3 +108,26 @@ def test_a_folder_of_another_configuration_is_refused(whole: Path):
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2
     assert errors.count("\n") == 1 and "sft.steps is 40 there and 41 here" in errors
+
+
+def python(*arguments: object) -> str:
+    environment = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_sweeps_the_kl_coefficient(whole: Path):
+    output = python(ROOT / "examples/kl_sweep.py", whole, 2)
+    assert len(re.findall(r"coefficient 0\.\d\d: score [+-]\d.\d\d at KL -?\d", output)) == 3
+
+
+def test_the_python_of_the_readme_runs(whole: Path, tmp_path: Path):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = block.replace("runs/quickstart", str(whole)).replace("range(10)", "range(2)")
+    assert script != block
+    (tmp_path / "script.py").write_text(script + "print(float(metrics['objective/scores']))\n")
+    assert np.isfinite(float(python(tmp_path / "script.py")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -296,11 +297,11 @@ def test_numbers_reach_page_and_terminal(tmp_path):
     row = values["wins"]["ppo_vs_sft"]["greedy"]["all"]
     row |= {"win": 0.4321, "tie": 0.5, "lose": 0.0679, "net": 0.3642, "low": 0.3, "high": 0.4284}
     text = Page(written(tmp_path, values)).text
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(report.table(values, tmp_path))
     terminal = console.export_text()
     assert "43.2 / 50.0 / 6.8" in text
-    for shown in ("+36.4", "+30.0 to +42.8", "does not hold"[:8]):
+    for shown in ("+36.4", "+30.0 to +42.8", "does not"):
         assert shown in text and shown in terminal
     assert str(tmp_path / "report.html") in terminal.replace("\n", "")
 
@@ -325,7 +326,7 @@ def test_hostile_text_is_shown_not_run(tmp_path):
     page = Page(text)
     assert "script" not in page.tags and "<script>alert(1)</script>" in page.text
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)
-    Console(file=open("/dev/null", "w")).print(report.table(values))
+    Console(file=io.StringIO()).print(report.table(values))
 
 
 def test_absent_blocks_leave_no_trace(tmp_path):
@@ -334,7 +335,7 @@ def test_absent_blocks_leave_no_trace(tmp_path):
         values = {k: whole[k] for k in keys}
         page = Page(written(tmp_path, values))
         headings = page.tags.count("h2")
-        assert headings == page.tags.count("a") <= (1 if len(keys) < 2 else 10)
+        assert headings == page.tags.count("a") <= (2 if len(keys) < 2 else 10)
         report.table(values)
     assert "None" not in Page(written(tmp_path, {})).text
 
