@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.config import GLMConfig
 from glm_jax.layers import Cache, attend, project, rms_norm, rotary, rotate
-from glm_jax.weights import Disk, normal, ones, weight, zeros
+from glm_jax.weights import Disk, fan_in, normal, ones, weight, zeros
 
 Head = Literal["lm", "scalar"]
 
@@ -30,21 +30,24 @@ class Block(nnx.Module):
         o, down = Disk("self_attn.o_proj.weight", inputs=2), Disk("mlp.down_proj.weight", inputs=1)
         norms = Disk("input_layernorm.weight"), Disk("post_attention_layernorm.weight")
 
+        # 2L outputs are added to the residual stream: together they have unit size (GPT-2)
+        inner, residual = fan_in(D), (2 * config.num_hidden_layers) ** -0.5
+
         self.config = config
         self.attention_norm = weight(rngs, (D,), ("embed",), ones, norms[0])
-        self.q = weight(rngs, (D, N, H), ("embed", *q_axes), normal, q)
-        self.k = weight(rngs, (D, G, H), ("embed", *kv_axes), normal, k)
-        self.v = weight(rngs, (D, G, H), ("embed", *kv_axes), normal, v)
+        self.q = weight(rngs, (D, N, H), ("embed", *q_axes), inner, q)
+        self.k = weight(rngs, (D, G, H), ("embed", *kv_axes), inner, k)
+        self.v = weight(rngs, (D, G, H), ("embed", *kv_axes), inner, v)
         if config.attention_bias:
             q, k, v = (Disk(f"self_attn.{name}_proj.bias") for name in "qkv")
             self.q_bias = weight(rngs, (N, H), q_axes, zeros, q)
             self.k_bias = weight(rngs, (G, H), kv_axes, zeros, k)
             self.v_bias = weight(rngs, (G, H), kv_axes, zeros, v)
-        self.o = weight(rngs, (N, H, D), (*q_axes, "embed"), normal, o)
+        self.o = weight(rngs, (N, H, D), (*q_axes, "embed"), fan_in(N * H, residual), o)
         self.mlp_norm = weight(rngs, (D,), ("embed",), ones, norms[1])
-        self.gate = weight(rngs, (D, F), ("embed", "ffn"), normal, gate)
-        self.up = weight(rngs, (D, F), ("embed", "ffn"), normal, up)
-        self.down = weight(rngs, (F, D), ("ffn", "embed"), normal, down)
+        self.gate = weight(rngs, (D, F), ("embed", "ffn"), inner, gate)
+        self.up = weight(rngs, (D, F), ("embed", "ffn"), inner, up)
+        self.down = weight(rngs, (F, D), ("ffn", "embed"), fan_in(F, residual), down)
 
     def __call__(
         self,
@@ -86,7 +89,7 @@ class GLM(nnx.Module):
         self.config = config
         self.head_kind = head
         embedding, norm = Disk("model.embed_tokens.weight", inputs=None), Disk("model.norm.weight")
-        self.embedding = weight(rngs, (V, D), ("vocab", "embed"), normal, embedding)
+        self.embedding = weight(rngs, (V, D), ("vocab", "embed"), normal(1.0), embedding)
         self.blocks = _stack(config, rngs)
         self.norm = weight(rngs, (D,), ("embed",), ones, norm)
         self.head = _head(config, rngs, head)
@@ -162,10 +165,10 @@ def with_head(model: GLM, head: Head, rngs: nnx.Rngs) -> GLM:
 def _head(config: GLMConfig, rngs: nnx.Rngs, head: Head) -> nnx.Param:
     D, V = config.hidden_size, config.vocab_size
     if head == "lm":
-        return weight(rngs, (D, V), ("embed", "vocab"), normal, Disk("lm_head.weight", inputs=1))
-    # std 1/sqrt(D + 1): scores of a fresh head have unit size (Stiennon et al., 2020)
-    init = nnx.initializers.normal((D + 1) ** -0.5)
-    return weight(rngs, (D, 1), ("embed", "score"), init, Disk("score.weight", inputs=1))
+        disk = Disk("lm_head.weight", inputs=1)
+        return weight(rngs, (D, V), ("embed", "vocab"), fan_in(D), disk)
+    # std 1/sqrt(D + 1), as in Stiennon et al., 2020: scores of a fresh head have unit size
+    return weight(rngs, (D, 1), ("embed", "score"), fan_in(D + 1), Disk("score.weight", inputs=1))
 
 
 def _stack(config: GLMConfig, rngs: nnx.Rngs) -> Block:

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 Initializer = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
-normal = nnx.initializers.normal(0.02)
+normal = nnx.initializers.normal
 zeros = nnx.initializers.zeros
 ones = nnx.initializers.ones
+
+
+def fan_in(inputs: int, gain: float = 1.0) -> Initializer:
+    """Normal with std gain / sqrt(inputs): outputs of unit size from inputs of unit size."""
+    return normal(gain * inputs**-0.5)
 
 
 class Disk(NamedTuple):
