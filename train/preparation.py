@@ -23,7 +23,7 @@ class WorldConfig:
     "prompts whose responses are compared"
     heldout_pair_prompts: int = 2000
     "for the second reward model, which no policy is trained on"
-    test_pair_prompts: int = 600
+    test_pair_prompts: int = 1200
     rl_prompts: int = 1500
     eval_prompts: int = 960
     "four fifths of them of the families that are trained"
