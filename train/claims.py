@@ -7,9 +7,8 @@ def claims(values: dict[str, Any]) -> list[dict[str, Any]]:
     """Each claim with its evidence; one that does not come out is said so."""
     found = [_win(values, "ppo", mode) for mode in ("greedy", "sampled")]
     found.append(_win(values, "dpo", "greedy"))
-    reward = values.get("reward", {})
-    if "balanced_by_truth" in reward:
-        found += _balancing(reward)
+    if "balancing" in values:
+        found += _balancing(values)
     curve = values["ppo"]["curve"]
     if len(curve) > 1:
         found.append(_rose(curve, "score", "The reward model's score rose during PPO"))
@@ -29,11 +28,9 @@ def _win(values: dict[str, Any], model: str, mode: str) -> dict[str, Any]:
     }
 
 
-def _balancing(reward: dict[str, Any]) -> list[dict[str, Any]]:
-    balanced, unbalanced = reward["balanced_by_truth"], reward["unbalanced_by_truth"]
-    control = [
-        reward[f"control_{name}_by_truth"]["accuracy"] for name in ("balanced", "unbalanced")
-    ]
+def _balancing(values: dict[str, Any]) -> list[dict[str, Any]]:
+    balanced, unbalanced = (values["reward"][f"{n}_by_truth"] for n in ("balanced", "unbalanced"))
+    biased, control = (_gain(values["balancing"][name]) for name in ("biased", "control"))
     truth = balanced["truth_length_correlation"]
     gaps = [abs(row["length_correlation"] - truth) for row in (balanced, unbalanced)]
     return [
@@ -42,7 +39,7 @@ def _balancing(reward: dict[str, Any]) -> list[dict[str, Any]]:
             "by truth",
             "holds": balanced["accuracy"] > unbalanced["accuracy"],
             "evidence": f"accuracy {balanced['accuracy']:.3f} against {unbalanced['accuracy']:.3f} "
-            f"on {balanced['n']} pairs; without bias {control[0]:.3f} against {control[1]:.3f}",
+            f"on {balanced['n']} pairs, gain {biased}; without bias {control}",
         },
         {
             "claim": "Its correlation with length is nearer to the truth's",
@@ -51,6 +48,10 @@ def _balancing(reward: dict[str, Any]) -> list[dict[str, Any]]:
             f"{unbalanced['length_correlation']:+.3f}, truth {truth:+.3f}",
         },
     ]
+
+
+def _gain(row: dict[str, Any]) -> str:
+    return f"{row['gain']:+.3f} [{row['ci95'][0]:+.3f}, {row['ci95'][1]:+.3f}]"
 
 
 def _rose(curve: list[dict[str, Any]], key: str, claim: str) -> dict[str, Any]:

@@ -104,11 +104,17 @@ def _rewards(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM])
         return {"reward": result}
     samples = rewards.read_samples(folder / "pairs/pairs_test_samples.jsonl")
     samples += rewards.read_samples(folder / "pairs/pairs_test_ranked_samples.jsonl")
-    for name, model in models.items():
-        judged = rewards.by_truth(model, tokenizer, samples)
-        result[f"{name}_by_truth"] = rewards.figures(judged, rule)
+    judged = {name: rewards.by_truth(model, tokenizer, samples) for name, model in models.items()}
+    result |= {f"{name}_by_truth": rewards.figures(row, rule) for name, row in judged.items()}
     first = [sample for sample in samples if sample.sample == 0]
-    return {"reward": result, "filler_probe": rewards.filler_probe(models, tokenizer, first)}
+    return {
+        "reward": result,
+        "balancing": {
+            "biased": rewards.gain(judged["balanced"], judged["unbalanced"]),
+            "control": rewards.gain(judged["control_balanced"], judged["control_unbalanced"]),
+        },
+        "filler_probe": rewards.filler_probe(models, tokenizer, first),
+    }
 
 
 def _curve(folder: Path, tokenizer: Tokenizer, models: dict[str, GLM], truth: bool) -> list[dict]:

@@ -102,6 +102,13 @@ def figures(judged: Judged, rule: Rule) -> dict[str, Any]:
     }
 
 
+def gain(ours: Judged, theirs: Judged) -> dict[str, Any]:
+    """How much more accurate one model is than another on the same pairs."""
+    right = [0.5 + 0.5 * np.sign(judged.margins_N) for judged in (ours, theirs)]
+    mean, half = mean_interval(right[0] - right[1])
+    return {"gain": mean, "ci95": [mean - half, mean + half], "n": len(right[0])}
+
+
 def filler_probe(
     models: dict[str, GLM], tokenizer: Tokenizer, samples: Sequence[Sample]
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Model = Annotated[Literal["sft", "dpo", "ppo"], "model"]
 Comparison = Annotated[Literal["ppo_vs_sft", "dpo_vs_sft", "ppo_vs_dpo"], "comparison"]
 RewardSet = Annotated[str, "set"]
 RewardModel = Annotated[str, "reward model"]
+Annotators = Annotated[Literal["biased", "control"], "annotators"]
 Stage = Annotated[str, "stage"]
 DataSet = Annotated[str, "data set"]
 Reason = Annotated[str, "reason"]
@@ -98,6 +99,12 @@ class FillerProbe(Block):
     n: int
 
 
+class Gain(Block):
+    gain: float
+    ci95: Interval = (None, None)
+    n: int
+
+
 class BalanceRow(Block):
     group: str
     low: Number = None
@@ -159,6 +166,7 @@ class Report(Block):
     heldout_score: Means = {}
     lengths: dict[Model, dict[Mode, Lengths]] = {}
     reward: dict[RewardSet, Reward] = {}
+    balancing: dict[Annotators, Gain] = {}
     filler_probe: dict[RewardModel, FillerProbe] = {}
     filters: dict[Reason, int] = {}
     balance: Balance | None = None

@@ -143,6 +143,10 @@ def example(seed: int = 0) -> dict[str, Any]:
             "control_unbalanced_by_truth": reward(0.73, 0.05, 0.5),
             "heldout_by_truth": reward(0.67, 0.02, 0.5),
         },
+        "balancing": {
+            "biased": {"gain": 0.04, "ci95": [0.01, 0.07], "n": 600},
+            "control": {"gain": -0.02, "ci95": [-0.05, 0.01], "n": 600},
+        },
         "filler_probe": {
             "balanced": {"change": -0.28, "ci95": [-0.33, -0.23], "n": 400},
             "unbalanced": {"change": 0.36, "ci95": [0.3, 0.42], "n": 400},
