@@ -89,7 +89,7 @@ def test_quickstart_hands_on_seed_and_overrides(monkeypatch):
     assert cli.main(["quickstart", "--seed", "2", "ppo.kl=0"]) == 0
     assert cli.main(["quickstart"]) == 0
     assert calls == [
-        ("pipeline", "quickstart", ["ppo.kl=0", "seed=2"]),
+        ("pipeline", "quickstart", ["run=runs/quickstart-seed2", "seed=2", "ppo.kl=0"]),
         ("pipeline", "quickstart", []),
     ]
 

@@ -87,7 +87,7 @@ def test_a_stopped_run_keeps_its_state_and_the_line_that_says_why(tmp_path):
     with pytest.raises(RunStopped):
         train(tmp_path, after=stop)
     assert loop.steps_done(tmp_path) == 6  # metrics are read one step late
-    assert read_rows(tmp_path / "metrics.jsonl")[-1]["step"] == 4
+    assert read_rows(tmp_path / "metrics.jsonl")[-1]["step"] == 5  # every step that was done
     assert train(tmp_path)["count"] == 8
 
 

@@ -87,7 +87,7 @@ def test_one_iteration(models):
 def test_a_model_has_no_kl_to_itself_whatever_the_temperature(models):
     actor, _, reward_model = models
     _, metrics, completions = step(init(CONFIG, actor, actor, reward_model), prompts())
-    assert jnp.max(jnp.abs(completions.kl)) < 1e-5 and abs(metrics["objective/kl"]) < 1e-5
+    assert jnp.max(jnp.abs(completions.kl)) < 1e-4 and abs(metrics["objective/kl"]) < 1e-5
 
 
 def test_the_seed_and_the_iteration_decide_what_is_drawn(models):

@@ -63,7 +63,7 @@ def test_log_probs_are_of_each_token_given_those_before(sharp, temperature):
     width = tokens.shape[1]
     for column, t in enumerate(range(width - 4, width)):
         expected = np.log(probabilities[np.arange(3), t - 1, np.asarray(tokens[:, t])])
-        np.testing.assert_allclose(found[:, column], expected, atol=1e-5)
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-6, atol=1e-5)
 
 
 def test_values_are_of_the_state_before_the_token(sharp):

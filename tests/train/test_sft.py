@@ -75,6 +75,7 @@ def test_a_few_steps_learn_the_responses(tiny, arrays):
         given = jax.tree.leaves(state)
         state, metrics = sft.step(state, sft.batch_of(arrays, np.arange(3)), optimiser=optimiser)
         found.append(float(metrics["loss"]))
-    assert found[0] == pytest.approx(np.log(20), abs=0.1) and metrics["tokens"] == 10
+    # fresh logits have unit variance: log V and a half, but for the few tokens
+    assert np.log(20) < found[0] < np.log(20) + 1 and metrics["tokens"] == 10
     assert found[-1] < 0.1
     assert all(x.is_deleted() for x in given)  # the step wrote over the given state
