@@ -1,5 +1,7 @@
 """Shape and arithmetic of a GLM."""
 
+from pydantic import PositiveFloat, PositiveInt
+
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
 
@@ -8,16 +10,16 @@ from glm_jax.errors import InputError
 class GLMConfig:
     """A model of the GLM family, under the field names of transformers' `GlmConfig`."""
 
-    vocab_size: int = 65_024
-    hidden_size: int = 128
-    intermediate_size: int = 336
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    head_dim: int = 32
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0
+    vocab_size: PositiveInt = 65_024
+    hidden_size: PositiveInt = 128
+    intermediate_size: PositiveInt = 336
+    num_hidden_layers: PositiveInt = 4
+    num_attention_heads: PositiveInt = 4
+    num_key_value_heads: PositiveInt = 2
+    head_dim: PositiveInt = 32
+    max_position_embeddings: PositiveInt = 2048
+    rms_norm_eps: PositiveFloat = 1e-5
+    rope_theta: PositiveFloat = 10_000.0
     partial_rotary_factor: float = 0.5
     attention_bias: bool = True
     eos_token_id: tuple[int, ...] = (0,)

@@ -35,7 +35,7 @@ def configuration(cls: type[T]) -> type[T]:
 
     A wrong one is an InputError.
     """
-    rules = pydantic.ConfigDict(extra="forbid")
+    rules = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     made = pydantic.dataclasses.dataclass(cls, kw_only=True, frozen=True, config=rules)
     check = made.__init__
 

@@ -59,13 +59,18 @@ def save_pretrained(model: GLM, path: str | Path, tokenizer: Tokenizer | None = 
     os.replace(building, path)
 
 
-def load_pretrained(path: str | Path) -> GLM:
+def load_pretrained(path: str | Path, head: Head | None = None) -> GLM:
     """Reads a folder written by `save_pretrained`, under the head that it was saved with.
+
+    `head`: the head that it must have, if it matters.
 
     Raises InputError when the folder is not a model, or tensors are missing, extra or misshapen.
     """
     path = Path(path)
-    config, head = _read_config(path / "config.json")
+    config, saved = _read_config(path / "config.json")
+    if head not in (None, saved):
+        raise InputError(f"{path}: has the head {saved!r}, but {head!r} is needed here")
+    head = saved
     model = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
     file = path / "model.safetensors"
     try:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
@@ -37,15 +38,15 @@ class DPOConfig:
     "folder of the SFT model: where the policy starts, and its reference"
     pairs: str = ""
     "file of pairs"
-    max_length: int = 256
-    beta: float = 0.5
+    max_length: PositiveInt = 256
+    beta: PositiveFloat = 0.5
     "weight of the log-ratio to the reference: the larger, the closer the policy stays"
-    steps: int = 60
-    batch_size: int = 64
+    steps: PositiveInt = 60
+    batch_size: PositiveInt = 64
     "pairs"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
-    checkpoint_every: int = 20
-    seed: int = 0
+    checkpoint_every: PositiveInt = 20
+    seed: NonNegativeInt = 0
 
 
 class DPOBatch(NamedTuple):
@@ -110,7 +111,7 @@ def run(config: DPOConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
-    tokenizer, reference = Tokenizer.load(config.model), load_pretrained(config.model)
+    tokenizer, reference = Tokenizer.load(config.model), load_pretrained(config.model, "lm")
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)

@@ -5,20 +5,21 @@ from typing import Literal
 
 import jax
 import optax
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from glm_jax.configuration import configuration
 
 
 @configuration
 class OptimizerConfig:
-    learning_rate: float
+    learning_rate: NonNegativeFloat
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     "after the warm-up: stay, or fall to zero at the last update"
-    warmup_steps: int = 0
+    warmup_steps: NonNegativeInt = 0
     beta1: float = 0.9
     beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: float | None = 1.0
     "gradients are scaled down to this global norm"
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.data import records
@@ -36,20 +39,20 @@ class PipelineConfig:
 
     run: str
     title: str = "glm-rlhf"
-    seed: int = 0
+    seed: NonNegativeInt = 0
     world: WorldConfig | None = None
     "the proving ground as the source of data; or"
     files: FilesConfig | None = None
     "files"
-    max_prompt: int = 128
+    max_prompt: PositiveInt = 128
     "tokens; longer prompts are cut from the left, and counted"
-    max_tokens: int = 128
+    max_tokens: PositiveInt = 128
     "of a response, the end token counted"
-    buckets: int = 8
+    buckets: PositiveInt = 8
     "of length differences, in each group, for balancing"
-    label_samples: int = 4
+    label_samples: Annotated[int, Field(ge=2)] = 4
     "responses to each RL prompt that the reward model ranks for DPO"
-    sample_batch_size: int = 128
+    sample_batch_size: PositiveInt = 128
     sft: SFTConfig = SFTConfig()
     reward: RewardConfig = RewardConfig()
     dpo: DPOConfig = DPOConfig()

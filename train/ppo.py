@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from glm_jax.configuration import configuration, required
 from glm_jax.data import records
@@ -55,20 +56,20 @@ class PPOConfig:
     "file of prompts"
     supervised: tuple[str, ...] = ()
     "files of dialogues for the supervised term"
-    max_prompt: int = 128
+    max_prompt: PositiveInt = 128
     "tokens; longer prompts are cut from the left, and counted"
-    max_length: int = 256
+    max_length: PositiveInt = 256
     "tokens of a supervised dialogue"
     ppo: PPOHyperparameters = PPOHyperparameters()
     reference: ReferenceConfig = ReferenceConfig()
     eval_prompts: str | None = None
     "file of held-out prompts, answered before the first iteration, at the end, and every"
-    eval_every: int = 10
+    eval_every: PositiveInt = 10
     "iterations between"
     max_kl: float | None = None
     "nats a response: above it the run stops, with its checkpoint saved"
-    checkpoint_every: int = 10
-    seed: int = 0
+    checkpoint_every: PositiveInt = 10
+    seed: NonNegativeInt = 0
 
 
 Callback = Callable[[int, dict[str, float], Scored], None]
@@ -87,17 +88,25 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         return output
     _check(config)
     tokenizer = Tokenizer.load(config.model)
-    reference, reward_model = load_pretrained(config.model), load_pretrained(config.reward_model)
+    reference, reward_model = (
+        load_pretrained(config.model, "lm"),
+        load_pretrained(config.reward_model, "scalar"),
+    )
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
     held_out = records.read(config.eval_prompts, Prompt) if config.eval_prompts else []
-    folder = claim(config.run, config)
-    batch_at, counts = batches(
+    plain_batch_at, counts = batches(
         config.ppo, tokenizer, prompts, supervised, max_prompt=config.max_prompt,
         max_length=config.max_length, seed=config.seed,
-        reference_scores_N=_reference(folder, config, reference, reward_model, tokenizer, prompts),
     )  # fmt: skip
+    folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
+    scores_N = _reference(folder, config, reference, reward_model, tokenizer, prompts)
+
+    def batch_at(i: int) -> PPOBatch:
+        batch = plain_batch_at(i)
+        return batch._replace(reference_scores=scores_N[batch.rows])
+
     watch = _evaluation(folder, config, held_out, tokenizer, reference, reward_model)
 
     state = init(config.ppo, reference, reference, reward_model, config.seed)

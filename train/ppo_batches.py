@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from pydantic import NonNegativeInt
 
 from glm_jax.configuration import configuration
 from glm_jax.data.batches import Counts, order, prompt_arrays, sft_arrays, span_mask
@@ -22,7 +23,7 @@ from glm_jax.train.progress import shown
 class ReferenceConfig:
     """The reference answers, whose scores are subtracted."""
 
-    samples: int = 1
+    samples: NonNegativeInt = 1
     "of each prompt; their mean score is taken. 0: no reference reward"
     greedy: bool = False
 
@@ -60,22 +61,19 @@ def batches(
     prompts: Sequence[Prompt],
     supervised: Sequence[Dialogue] = (),
     *,
-    reference_scores_N: np.ndarray | None = None,
     max_prompt: int = 128,
     max_length: int = 256,
     seed: int = 0,
 ) -> tuple[Callable[[int], PPOBatch], dict[str, Counts]]:
     """(the batch of any iteration, what was cut or dropped): a pure function of its number.
 
-    `max_length` is that of a supervised dialogue, in tokens. Without reference scores, 0 is
-    subtracted.
+    `max_length` is that of a supervised dialogue, in tokens. The reference scores are 0: put in
+    `reference_scores(...)[batch.rows]`.
     """
     arrays, counts = prompt_arrays(prompts, tokenizer, max_prompt)
     told = {"prompts": counts}
     P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
     mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
-    if reference_scores_N is None:
-        reference_scores_N = np.zeros(len(prompts), np.float32)
     if config.supervised_coefficient:
         if not supervised:
             raise InputError("ppo.supervised_coefficient is not 0: supervised dialogues are needed")
@@ -88,7 +86,7 @@ def batches(
             U, S = config.updates, config.supervised_batch_size
             chosen = order(seed + 1, len(dialogues.lengths_N), U * S, i)
             batch = jax.tree.map(lambda x: x.reshape(U, S, -1), sft.batch_of(dialogues, chosen))
-        scores_B = reference_scores_N[rows]
-        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, scores_B, batch)
+        zeros_B = np.zeros(len(rows), np.float32)
+        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, zeros_B, batch)
 
     return batch_at, told

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.generation import Sampling, generate, row_keys
@@ -31,23 +32,23 @@ class PPOHyperparameters:
     """All that the compiled iteration depends on."""
 
     sampling: Sampling = Sampling(max_tokens=128)
-    iterations: int = 600
-    batch_size: int = 64
+    iterations: PositiveInt = 600
+    batch_size: PositiveInt = 64
     "prompts an iteration"
-    epochs: int = 2
-    minibatches: int = 2
+    epochs: PositiveInt = 2
+    minibatches: PositiveInt = 2
     "of each epoch"
-    kl_coefficient: float = 0.05
+    kl_coefficient: NonNegativeFloat = 0.05
     "beta: weight of the KL to the SFT model, inside the reward"
-    gamma: float = 1.0
-    lam: float = 0.95
+    gamma: NonNegativeFloat = 1.0
+    lam: NonNegativeFloat = 0.95
     "lambda of generalised advantage estimation"
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coefficient: float = 1.0
-    supervised_coefficient: float = 0.3
+    clip: PositiveFloat = 0.2
+    value_clip: PositiveFloat = 0.2
+    value_coefficient: NonNegativeFloat = 1.0
+    supervised_coefficient: NonNegativeFloat = 0.3
     "weight of the next-token loss on supervised data"
-    supervised_batch_size: int = 16
+    supervised_batch_size: PositiveInt = 16
     "dialogues an update"
     actor: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import NonNegativeFloat, PositiveInt
+
 from glm_jax.configuration import configuration
 from glm_jax.data import records
 from glm_jax.data.proving_ground import world
@@ -18,18 +20,18 @@ RANKED = 5  # one of so many prompts has four responses and all six pairs, the o
 class WorldConfig:
     """The proving ground: how much of it is drawn, and how its annotators judge."""
 
-    demonstrations: int = 7500
-    pair_prompts: int = 3000
+    demonstrations: PositiveInt = 7500
+    pair_prompts: PositiveInt = 3000
     "prompts whose responses are compared"
-    heldout_pair_prompts: int = 2000
+    heldout_pair_prompts: PositiveInt = 2000
     "for the second reward model, which no policy is trained on"
-    test_pair_prompts: int = 1200
-    rl_prompts: int = 1500
-    eval_prompts: int = 960
+    test_pair_prompts: PositiveInt = 1200
+    rl_prompts: PositiveInt = 1500
+    eval_prompts: PositiveInt = 960
     "four fifths of them of the families that are trained"
-    watch_prompts: int = 256
+    watch_prompts: PositiveInt = 256
     "of those, answered during PPO"
-    length_bias: float = 0.05
+    length_bias: NonNegativeFloat = 0.05
     "the annotators' liking for each further token; the control has none"
 
 
@@ -42,13 +44,13 @@ class FilesConfig:
     test_pairs: str = ""
     category: str | None = None
     "the field of a pair that names its set"
-    vocab_size: int = 8192
+    vocab_size: PositiveInt = 8192
     "of the tokenizer, which is trained on the supervised responses and the training pairs"
-    rl_prompts: int = 2000
+    rl_prompts: PositiveInt = 2000
     "of the training pairs' prompts"
-    eval_prompts: int = 400
+    eval_prompts: PositiveInt = 400
     "of the test pairs' prompts"
-    watch_prompts: int = 64
+    watch_prompts: PositiveInt = 64
     "of those, answered during PPO"
 
 

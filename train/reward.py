@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
@@ -32,18 +33,18 @@ class RewardConfig:
     "folder of the model whose trunk it starts from, as a rule the SFT model"
     pairs: str = ""
     "file of pairs, without ties"
-    max_length: int = 256
+    max_length: PositiveInt = 256
     "tokens of prompt and response together"
-    widths: int = 4
+    widths: PositiveInt = 4
     "widths that batches are padded to; each is compiled once"
-    epochs: float = 1.0
-    batch_size: int = 64
+    epochs: PositiveFloat = 1.0
+    batch_size: PositiveInt = 64
     "pairs"
-    l2: float = 0.01
+    l2: NonNegativeFloat = 0.01
     "weight of (r_w^2 + r_l^2) in the loss, which holds the level of the scores"
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4)
-    checkpoint_every: int = 100
-    seed: int = 0
+    checkpoint_every: PositiveInt = 100
+    seed: NonNegativeInt = 0
 
 
 class PairBatch(NamedTuple):

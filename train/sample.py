@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from glm_jax import configuration
 from glm_jax.configuration import configuration as configured
@@ -31,16 +32,16 @@ class SampleConfig:
     "file of prompts"
     output: str
     "file of samples to write, one a line"
-    n: int = 1
+    n: PositiveInt = 1
     "samples of each prompt"
     temperature: float = 1.0
     greedy: bool = False
-    max_tokens: int = 128
+    max_tokens: PositiveInt = 128
     "tokens of a response at most, the end token counted"
-    max_prompt: int = 128
+    max_prompt: PositiveInt = 128
     "longer prompts are cut from the left, and counted"
-    batch_size: int = 64
-    seed: int = 0
+    batch_size: PositiveInt = 64
+    seed: NonNegativeInt = 0
 
     def __post_init__(self):
         self.sampling()
@@ -62,10 +63,10 @@ def draw(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
-    n: int = 1,
-    max_prompt: int = 128,
-    batch_size: int = 64,
-    seed: int = 0,
+    n: PositiveInt = 1,
+    max_prompt: PositiveInt = 128,
+    batch_size: PositiveInt = 64,
+    seed: NonNegativeInt = 0,
     first_batch: int = 0,
 ) -> Iterator[list[Sample]]:
     """Batches of samples, prompt by prompt, from batch `first_batch` on.
@@ -117,7 +118,7 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
             return output
     elif output.exists():
         raise InputError(f"{output} exists already; delete it, or name another file")
-    model, tokenizer = load_pretrained(config.model), Tokenizer.load(config.model)
+    model, tokenizer = load_pretrained(config.model, "lm"), Tokenizer.load(config.model)
     output.parent.mkdir(parents=True, exist_ok=True)
     configuration.save(config, settings)
     total, size = len(prompts) * config.n, config.batch_size

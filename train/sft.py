@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int
+from pydantic import NonNegativeInt, PositiveInt
 
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import configuration, required
@@ -38,15 +39,15 @@ class SFTConfig:
     "shape of a new model; its vocabulary and stop tokens are the tokenizer's"
     tokenizer: str = ""
     "folder of the tokenizer; the model's own by default"
-    max_length: int = 256
+    max_length: PositiveInt = 256
     "tokens of prompt and response together"
-    widths: int = 4
+    widths: PositiveInt = 4
     "widths that batches are padded to; each is compiled once"
-    steps: int = 1000
-    batch_size: int = 64
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 64
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3)
-    checkpoint_every: int = 100
-    seed: int = 0
+    checkpoint_every: PositiveInt = 100
+    seed: NonNegativeInt = 0
 
 
 class SFTBatch(NamedTuple):
@@ -118,7 +119,7 @@ def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
         raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
     tokenizer = Tokenizer.load(where)
     if config.model:
-        return load_pretrained(config.model), tokenizer
+        return load_pretrained(config.model, "lm"), tokenizer
     architecture = dataclasses.replace(
         config.architecture,
         vocab_size=tokenizer.vocab_size,
