@@ -19,6 +19,16 @@ STAGES = {
 }
 
 
+def program() -> NoReturn:
+    """The program `glm-rlhf`."""
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status == 130:
+        os._exit(status)  # a compilation that was interrupted would crash an orderly end
+    sys.exit(status)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
