@@ -175,6 +175,8 @@ def _read(text: str | bytes, where: str) -> tuple[dict[str, Any], dict[Keys, str
         if not isinstance(root, yaml.MappingNode):
             raise fail(root, "expected keys and values, such as 'seed: 0'")
         return value(root, ()), places
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply, or a part of itself") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

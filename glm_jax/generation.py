@@ -16,7 +16,8 @@ from glm_jax.model import GLM, positions
 class Sampling:
     """How answers are drawn."""
 
-    max_tokens: int
+    max_tokens: int = 128
+    "the stop token counted"
     temperature: float = 1.0
     greedy: bool = False
 

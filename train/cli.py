@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     def overrides(found: argparse.ArgumentParser) -> None:
-        text = "overrides of the configuration, such as ppo.learning_rate=1e-4"
+        text = "overrides of the configuration, such as seed=1"
         found.add_argument("overrides", nargs="*", metavar="KEY=VALUE", default=[], help=text)
 
     quickstart = command("quickstart", _quickstart, "the whole pipeline on a small simulated world")

@@ -44,7 +44,7 @@ class PipelineConfig:
     "the proving ground as the source of data; or"
     files: FilesConfig | None = None
     "files"
-    max_prompt: PositiveInt = 128
+    max_prompt: Annotated[int, Field(ge=4)] = 128
     "tokens; longer prompts are cut from the left, and counted"
     max_tokens: PositiveInt = 128
     "of a response, the end token counted"

@@ -12,11 +12,11 @@ SFT model's own, so that levels of the reward model which differ by prompt cance
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax.configuration import configuration, required
 from glm_jax.data import records
@@ -56,7 +56,7 @@ class PPOConfig:
     "file of prompts"
     supervised: tuple[str, ...] = ()
     "files of dialogues for the supervised term"
-    max_prompt: PositiveInt = 128
+    max_prompt: Annotated[int, Field(ge=4)] = 128
     "tokens; longer prompts are cut from the left, and counted"
     max_length: PositiveInt = 256
     "tokens of a supervised dialogue"
@@ -139,15 +139,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
 
 
 def _check(config: PPOConfig) -> None:
-    ppo = config.ppo
-    if ppo.batch_size % ppo.minibatches:
-        raise InputError(
-            f"ppo.minibatches ({ppo.minibatches}) must divide ppo.batch_size ({ppo.batch_size})"
-        )
-    if ppo.supervised_coefficient and not config.supervised:
+    if config.ppo.supervised_coefficient and not config.supervised:
         raise InputError("ppo.supervised_coefficient needs `supervised`, files of dialogues")
-    if ppo.sampling.greedy:
-        raise InputError("ppo.sampling.greedy: a greedy rollout explores nothing; use false")
     tokenizers = [Tokenizer.load(path).fingerprint for path in (config.model, config.reward_model)]
     if tokenizers[0] != tokenizers[1]:
         raise InputError(f"{config.reward_model} has another tokenizer than {config.model}")

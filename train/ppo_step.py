@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 from glm_jax.generation import Sampling, generate, row_keys
 from glm_jax.model import GLM, with_head
 from glm_jax.train import sft
@@ -52,6 +53,14 @@ class PPOHyperparameters:
     "dialogues an update"
     actor: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+
+    def __post_init__(self):
+        if self.batch_size % self.minibatches:
+            raise InputError(
+                f"minibatches ({self.minibatches}) must divide batch_size ({self.batch_size})"
+            )
+        if self.sampling.greedy:
+            raise InputError("sampling.greedy: a greedy rollout explores nothing; use false")
 
     @property
     def updates(self) -> int:

@@ -26,6 +26,8 @@ def filter_file(
     kept, others = filters.filter_pairs(records.read(pairs, Pair, category=group))
     if not kept:
         raise InputError(f"{pairs}: of {len(others)} pairs none is left after filtering")
+    if dropped is not None and Path(dropped).resolve() == Path(output).resolve():
+        raise InputError(f"{output}: the kept and the dropped pairs need a file each")
     if dropped is None:
         dropped = output.removesuffix(".gz").removesuffix(".jsonl") + ".dropped.jsonl"
     records.write(dropped, filters.dropped_rows(others))

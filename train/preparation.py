@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.data import records
@@ -21,11 +21,11 @@ class WorldConfig:
     """The proving ground: how much of it is drawn, and how its annotators judge."""
 
     demonstrations: PositiveInt = 7500
-    pair_prompts: PositiveInt = 3000
+    pair_prompts: Annotated[int, Field(ge=RANKED)] = 3000
     "prompts whose responses are compared"
-    heldout_pair_prompts: PositiveInt = 2000
+    heldout_pair_prompts: Annotated[int, Field(ge=RANKED)] = 2000
     "for the second reward model, which no policy is trained on"
-    test_pair_prompts: PositiveInt = 1200
+    test_pair_prompts: Annotated[int, Field(ge=RANKED)] = 1200
     rl_prompts: PositiveInt = 1500
     eval_prompts: PositiveInt = 960
     "four fifths of them of the families that are trained"

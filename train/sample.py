@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax import configuration
 from glm_jax.configuration import configuration as configured
@@ -38,7 +39,7 @@ class SampleConfig:
     greedy: bool = False
     max_tokens: PositiveInt = 128
     "tokens of a response at most, the end token counted"
-    max_prompt: PositiveInt = 128
+    max_prompt: Annotated[int, Field(ge=4)] = 128
     "longer prompts are cut from the left, and counted"
     batch_size: PositiveInt = 64
     seed: NonNegativeInt = 0
@@ -64,7 +65,7 @@ def draw(
     sampling: Sampling,
     *,
     n: PositiveInt = 1,
-    max_prompt: PositiveInt = 128,
+    max_prompt: Annotated[int, Field(ge=4)] = 128,
     batch_size: PositiveInt = 64,
     seed: NonNegativeInt = 0,
     first_batch: int = 0,

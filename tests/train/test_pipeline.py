@@ -83,6 +83,22 @@ def test_a_run_killed_in_every_stage_ends_bit_equal(whole: Path, tmp_path: Path)
     assert numbers[0] == numbers[1]
 
 
+def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits "ignore"
+    try:
+        process = start(tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (tmp_path / "run/sft/counts.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(1)  # into the first compilation
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert errors.strip() == "glm-rlhf: interrupted; the same command goes on from here"
+
+
 def test_the_run_leaves_what_the_readme_names(whole: Path):
     report = json.loads((whole / "report.json").read_text())
     assert {"wins", "reward", "claims", "filler_probe", "timing", "config"} <= report.keys()
