@@ -14,9 +14,14 @@ from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.scoring import last_scores, token_log_probs
 
 
-def score_samples(model: GLM, tokenizer: Tokenizer, samples: Sequence[Sample]) -> np.ndarray:
-    """A reward model's scores of responses, token for token as they were drawn, [N] float32."""
-    arrays = sample_arrays(tokenizer, samples)
+def score_samples(
+    model: GLM, tokenizer: Tokenizer, samples: Sequence[Sample], max_prompt: int | None = None
+) -> np.ndarray:
+    """A reward model's scores of responses, token for token as they were drawn, [N] float32.
+
+    `max_prompt`: the tokens that prompts were cut to when the responses were drawn.
+    """
+    arrays = sample_arrays(tokenizer, samples, max_prompt)
     return _over_rows(partial(_scores, model), arrays.tokens_NxT, arrays.lengths_N)
 
 
@@ -28,17 +33,29 @@ def score_pairs(model: GLM, arrays: PairArrays) -> tuple[np.ndarray, np.ndarray]
 
 
 def response_log_probs(
-    model: GLM, tokenizer: Tokenizer, samples: Sequence[Sample], temperature: float = 1.0
+    model: GLM,
+    tokenizer: Tokenizer,
+    samples: Sequence[Sample],
+    temperature: float = 1.0,
+    max_prompt: int | None = None,
 ) -> np.ndarray:
     """log p of each whole response under the model, in nats, [N] float32."""
-    arrays = sample_arrays(tokenizer, samples)
+    arrays = sample_arrays(tokenizer, samples, max_prompt)
     log_probs = partial(_log_probs, model, temperature=temperature)
     return _over_rows(log_probs, arrays.tokens_NxT, arrays.lengths_N, arrays.prompt_lengths_N)
 
 
-def sample_arrays(tokenizer: Tokenizer, samples: Sequence[Sample]) -> SFTArrays:
-    """Prompts and responses, right-padded."""
+def sample_arrays(
+    tokenizer: Tokenizer, samples: Sequence[Sample], max_prompt: int | None = None
+) -> SFTArrays:
+    """Prompts, cut from the left behind `[gMASK] <sop>`, and responses, right-padded."""
     prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
+    if max_prompt is not None:
+        head = len(tokenizer.prefix_ids)
+        prompts = [
+            p if len(p) <= max_prompt else p[:head] + p[len(p) - max_prompt + head :]
+            for p in prompts
+        ]
     rows = [prompt + sample.tokens for prompt, sample in zip(prompts, samples, strict=True)]
     lengths_N = np.array([len(row) for row in rows], np.int32)
     tokens_NxT = np.full((len(rows), lengths_N.max()), tokenizer.pad_id, np.int32)

@@ -60,7 +60,10 @@ def _policies(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]
     }
     groups = [str(sample.category) for sample in answers["sft", "greedy"]]
     scored = {
-        name: {key: score_samples(models[name], tokenizer, s) for key, s in answers.items()}
+        name: {
+            key: score_samples(models[name], tokenizer, s, config.max_prompt)
+            for key, s in answers.items()
+        }
         for name in ("balanced", "heldout")
         if name in models
     }

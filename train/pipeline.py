@@ -203,7 +203,7 @@ def _label(folder: Path, config: PipelineConfig) -> None:
         folder, config, config.dpo.model, "rl", "pairs/rl_samples", n=config.label_samples
     )
     model = load_pretrained(config.ppo.reward_model)
-    scores = score_samples(model, Tokenizer.load(config.dpo.model), samples)
+    scores = score_samples(model, Tokenizer.load(config.dpo.model), samples, config.max_prompt)
     records.write(output, dpo.label_pairs(samples, scores))
 
 

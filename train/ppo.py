@@ -210,8 +210,10 @@ def _evaluation(
             max_prompt=config.max_prompt, batch_size=128, seed=config.seed + 2,
         )  # fmt: skip
         samples = [s for batch in batches for s in batch]
-        scores = score_samples(reward_model, tokenizer, samples)
-        anchors = response_log_probs(reference, tokenizer, samples, config.ppo.sampling.temperature)
+        scores = score_samples(reward_model, tokenizer, samples, config.max_prompt)
+        anchors = response_log_probs(
+            reference, tokenizer, samples, config.ppo.sampling.temperature, config.max_prompt
+        )
         rows: list[dict[str, Any]] = [
             {**records.to_dict(s), "score": float(score), "kl": sum(s.log_probs) - float(anchor)}
             for s, score, anchor in zip(samples, scores, anchors, strict=True)

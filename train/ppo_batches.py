@@ -52,7 +52,7 @@ def reference_scores(
         n=n, max_prompt=max_prompt, batch_size=batch_size, seed=seed,
     )  # fmt: skip
     samples = list(shown(drawn, "reference answers", len(prompts) * n))
-    return score_samples(reward_model, tokenizer, samples).reshape(-1, n).mean(axis=1)
+    return score_samples(reward_model, tokenizer, samples, max_prompt).reshape(-1, n).mean(axis=1)
 
 
 def batches(
