@@ -125,6 +125,13 @@ def prompt_arrays(
     ), counts
 
 
+def cut_prompt(prompt: Tokens, prefix: int, max_prompt: int) -> Tokens:
+    """At most `max_prompt` tokens: the `prefix` that every prompt begins with, and the last."""
+    if len(prompt) <= max_prompt:
+        return prompt
+    return prompt[:prefix] + prompt[prefix - max_prompt :]
+
+
 def span_mask(starts_N: np.ndarray, ends_N: np.ndarray, length: int) -> np.ndarray:
     """Bool [N, length], True at positions `starts <= t < ends`.
 
@@ -234,7 +241,7 @@ def _fit(row: _Row, limits: _Limits) -> tuple[_Row | None, list[str]]:
         if limits.long_prompts == "drop":
             return None, ["dropped_prompt"]
         events.append("truncated_prompt")
-        prompt = prompt[: limits.prefix] + prompt[limits.prefix - limits.max_prompt :]
+        prompt = cut_prompt(prompt, limits.prefix, limits.max_prompt)
     room = limits.max_length - len(prompt)
     if any(len(response) > room for response in responses):
         if limits.long_responses == "drop":

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.data.batches import PairArrays, SFTArrays, span_mask
+from glm_jax.data.batches import PairArrays, SFTArrays, cut_prompt, span_mask
 from glm_jax.data.records import Sample
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
@@ -51,11 +51,8 @@ def sample_arrays(
     """Prompts, cut from the left behind `[gMASK] <sop>`, and responses, right-padded."""
     prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
     if max_prompt is not None:
-        head = len(tokenizer.prefix_ids)
-        prompts = [
-            p if len(p) <= max_prompt else p[:head] + p[len(p) - max_prompt + head :]
-            for p in prompts
-        ]
+        prefix = len(tokenizer.prefix_ids)
+        prompts = [cut_prompt(prompt, prefix, max_prompt) for prompt in prompts]
     rows = [prompt + sample.tokens for prompt, sample in zip(prompts, samples, strict=True)]
     lengths_N = np.array([len(row) for row in rows], np.int32)
     tokens_NxT = np.full((len(rows), lengths_N.max()), tokenizer.pad_id, np.int32)
