@@ -71,7 +71,7 @@ class Sample:
     text: str
     tokens: list[int]
     log_probs: list[float]
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "repetition"]
     category: str | None = None
     task: dict[str, Any] | None = None
     score: float | None = None

@@ -7,7 +7,7 @@ import sys
 
 from glm_jax import Tokenizer, load_pretrained
 from glm_jax.data.records import Prompt, read
-from glm_jax.generation import Sampling
+from glm_jax.sampling import Sampling
 from glm_jax.train import ppo
 
 
@@ -21,7 +21,7 @@ def main(run: str, iterations: int = 20) -> None:
             kl_coefficient=kl_coefficient,
             iterations=iterations,
             supervised_coefficient=0.0,
-            sampling=Sampling(max_tokens=36),
+            sampling=Sampling(max_new_tokens=36),
         )
         batch_at, _ = ppo.batches(config, tokenizer, prompts, max_prompt=16)
         state = ppo.init(config, actor=sft_model, reference=sft_model, reward_model=reward_model)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glm_jax.config import GLMConfig as GLMConfig
     from glm_jax.errors import InputError as InputError
-    from glm_jax.generation import Sampling as Sampling
     from glm_jax.generation import generate as generate
     from glm_jax.model import GLM as GLM
     from glm_jax.pretrained import load_pretrained as load_pretrained
     from glm_jax.pretrained import save_pretrained as save_pretrained
+    from glm_jax.sampling import Sampling as Sampling
     from glm_jax.tokenizer import Tokenizer as Tokenizer
 
 _HOMES = {
     "GLM": "model",
     "GLMConfig": "config",
     "InputError": "errors",
-    "Sampling": "generation",
+    "Sampling": "sampling",
     "Tokenizer": "tokenizer",
     "generate": "generation",
     "load_pretrained": "pretrained",

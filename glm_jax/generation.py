@@ -1,119 +1,129 @@
-"""Sampling from a GLM with a key/value cache, inside jit."""
+"""Answers of a GLM, asked for from the host: all at once, or one token by token."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Key
 
-from glm_jax.configuration import configuration
+from glm_jax.decoding import LENGTH, Completions, Decoding, rollout, row_keys, start, step
 from glm_jax.errors import InputError
-from glm_jax.layers import empty_cache
-from glm_jax.model import GLM, positions
-
-
-@configuration
-class Sampling:
-    """How answers are drawn."""
-
-    max_tokens: int = 128
-    "the stop token counted"
-    temperature: float = 1.0
-    greedy: bool = False
-
-    def __post_init__(self):
-        if self.max_tokens < 1:
-            raise InputError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if not self.temperature > 0:
-            raise InputError(
-                f"temperature must be above 0, got {self.temperature}; "
-                f"for the most likely tokens set greedy to true"
-            )
-
-
-class Completions(NamedTuple):
-    """Answers as they were drawn; after the stop token come pads, which the mask leaves out."""
-
-    tokens: Int[Array, "B R"]
-    log_probs: Float[Array, "B R"]  # of the drawn tokens, at the sampling temperature
-    mask: Bool[Array, "B R"]  # the stop token is in, what follows is out
-    stopped: Bool[Array, "B"]  # False: cut off at max_tokens
-
-    @property
-    def lengths(self) -> Int[Array, "B"]:
-        """Tokens of each answer, the stop token counted."""
-        return jnp.sum(self.mask, axis=1, dtype=jnp.int32)
+from glm_jax.model import GLM
+from glm_jax.sampling import Sampling
 
 
 def generate(
     model: GLM,
-    prompts_BxP: Int[Array, "B P"],
-    prompt_mask_BxP: Bool[Array, "B P"],
-    keys_B: Key[Array, "B"],
-    sampling: Sampling,
+    input_ids: Array | np.ndarray | Sequence,
+    attention_mask: Array | np.ndarray | Sequence | None = None,
+    *,
+    max_new_tokens: int = 20,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    stop_ids: Sequence[int] | np.ndarray | None = None,
+    repeat_ngram: int = 0,
+    repeat_times: int = 4,
+    key: Array | None = None,
 ) -> Completions:
-    """Draws one answer to each left-padded prompt.
+    """Answers to prompts; compiled once for each shape of the prompts and each choice of settings.
 
-    The noise of a token depends on its row's key and its place in the answer alone, so that a row
-    gets the same answer in whichever batch it is. Greedy answers carry the log-probabilities of
-    temperature 1. The loop ends when every row has stopped.
+    Args:
+      input_ids: [B, T] integers.
+      attention_mask: [B, T] booleans or 0 and 1: which tokens are real. Pads may lie on either
+        side, or both. None: all tokens are real.
+      max_new_tokens, temperature, top_k, top_p, stop_ids, repeat_ngram, repeat_times: see
+        `Sampling`; temperature 0 takes the likeliest token each time.
+      key: of the noise, `jax.random.key(seed)`; needed when the temperature is above 0.
+
+    Returns:
+      tokens [B, max_new_tokens] (the stop token is kept, after it come pads), log_probs of the
+      tokens (0 on pads), mask, and finish_reason: "stop", "length" or "repetition" for each row.
+
+    Raises:
+      InputError: a setting or an array is not as said above.
     """
-    B, P = prompts_BxP.shape
-    R = sampling.max_tokens
-    temperature = 1.0 if sampling.greedy else sampling.temperature
-    stops = jnp.asarray(model.config.eos_token_id, jnp.int32)
-    pad_id = model.config.pad_token_id
-
-    def draw(hidden_BxD, t):
-        logits_BxV = model.outputs(hidden_BxD) / temperature
-        if sampling.greedy:
-            tokens_B = jnp.argmax(logits_BxV, axis=-1)
-        else:
-            tokens_B = jax.vmap(
-                lambda key, row: jax.random.categorical(jax.random.fold_in(key, t), row)
-            )(keys_B, logits_BxV)
-        log_probs_BxV = jax.nn.log_softmax(logits_BxV, axis=-1)
-        log_probs_B = jnp.take_along_axis(log_probs_BxV, tokens_B[:, None], axis=1)[:, 0]
-        return tokens_B.astype(jnp.int32), log_probs_B
-
-    def write(t, drawn, completions):
-        tokens_B, log_probs_B = drawn
-        live_B = ~completions.stopped
-        ended_B = jnp.any(tokens_B[:, None] == stops[None, :], axis=1)
-        return Completions(
-            completions.tokens.at[:, t].set(jnp.where(live_B, tokens_B, pad_id)),
-            completions.log_probs.at[:, t].set(jnp.where(live_B, log_probs_B, 0.0)),
-            completions.mask.at[:, t].set(live_B),
-            completions.stopped | ended_B,
-        )
-
-    mask_BxS = jnp.concatenate([prompt_mask_BxP, jnp.ones((B, R), bool)], axis=1)
-    lengths_B = jnp.sum(prompt_mask_BxP, axis=1, dtype=jnp.int32)
-    cache = empty_cache(model.config, B, P + R, model.embedding[...].dtype)
-    with jax.named_scope("prefill"):
-        x_BxPxD, cache = model.extend(prompts_BxP, positions(prompt_mask_BxP), mask_BxS, cache)
-    blank = Completions(
-        jnp.full((B, R), pad_id, jnp.int32), jnp.zeros((B, R)), jnp.zeros((B, R), bool),
-        jnp.zeros((B,), bool),
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        stop_ids=stop_ids, repeat_ngram=repeat_ngram, repeat_times=repeat_times,
     )  # fmt: skip
-    first = write(jnp.int32(0), draw(x_BxPxD[:, -1], jnp.int32(0)), blank)
-
-    def unfinished(carry):
-        t, completions, _ = carry
-        return (t < R) & ~jnp.all(completions.stopped)
-
-    def token(carry):
-        t, completions, cache = carry
-        last_Bx1 = jax.lax.dynamic_slice_in_dim(completions.tokens, t - 1, 1, axis=1)
-        positions_Bx1 = (lengths_B + t - 1)[:, None]
-        x_Bx1xD, cache = model.extend(last_Bx1, positions_Bx1, mask_BxS, cache)
-        return t + 1, write(t, draw(x_Bx1xD[:, 0], t), completions), cache
-
-    with jax.named_scope("decode"):
-        _, completions, _ = jax.lax.while_loop(unfinished, token, (jnp.int32(1), first, cache))
-    return completions
+    if model.head_kind != "lm":
+        raise InputError(f"a model with the head {model.head_kind!r} writes no text; 'lm' does")
+    if key is None and sampling.temperature > 0:
+        raise InputError(f"temperature {temperature} needs a key, such as jax.random.key(0)")
+    tokens_BxT, mask_BxT = _prompts(input_ids, attention_mask, model.config.vocab_size)
+    key = jax.random.key(0) if key is None else key
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    return _generate(model, tokens_BxT, mask_BxT, key, sampling=sampling)
 
 
-def row_keys(key: Key[Array, ""], rows_B: Int[Array, "B"]) -> Key[Array, "B"]:
-    """A key for each row from its number (of prompt and sample, say)."""
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows_B)
+def stream(
+    model: GLM, prompt: Sequence[int], sampling: Sampling, key: Key[Array, ""], width: int
+) -> Iterator[int]:
+    """The tokens of one answer as they are drawn, the stop token included.
+
+    Compiled once for each `width`, the tokens that the prompt is padded to.
+    """
+    tokens_1xP = np.zeros((1, width), np.int32)
+    tokens_1xP[0, width - len(prompt) :] = prompt
+    mask_1xP = (np.arange(width) >= width - len(prompt))[None]
+    state, token, ended = _start(model, tokens_1xP, mask_1xP, key, sampling=sampling)
+    yield int(token)
+    for _ in range(1, sampling.max_new_tokens):
+        if ended:
+            return
+        state, token, ended = _step(model, state, sampling=sampling)
+        yield int(token)
+
+
+@partial(jax.jit, static_argnames="sampling")
+def _generate(model, tokens, mask, key, *, sampling: Sampling) -> Completions:
+    return rollout(model, tokens, mask, row_keys(key, jnp.arange(len(tokens))), sampling)
+
+
+@partial(jax.jit, static_argnames="sampling")
+def _start(model, tokens, mask, key, *, sampling: Sampling):
+    return _newest(start(model, tokens, mask, key[None], sampling))
+
+
+@partial(jax.jit, static_argnames="sampling", donate_argnames="state")
+def _step(model, state, *, sampling: Sampling):
+    return _newest(step(model, state, sampling))
+
+
+def _newest(state: Decoding):
+    """The state, its newest token, and whether that was the last: the host reads scalars alone."""
+    drawn = state.completions
+    return state, drawn.tokens[0, state.place - 1], drawn.finish[0] != LENGTH
+
+
+def _prompts(input_ids, attention_mask, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Checked tokens (0 at pads, which may have been anything) and mask, on the host."""
+    try:
+        tokens = np.asarray(input_ids)
+        mask = np.ones(tokens.shape, bool) if attention_mask is None else np.asarray(attention_mask)
+    except ValueError:  # numpy's word on rows of different lengths
+        raise InputError(
+            "input_ids and attention_mask must be [B, T]: pad rows to one length, mask the pads"
+        ) from None
+    if tokens.ndim != 2 or not len(tokens) or not np.issubdtype(tokens.dtype, np.integer):
+        raise InputError(
+            f"input_ids must be integers of shape [B, T], got {tokens.dtype} of {tokens.shape}"
+        )
+    if mask.shape != tokens.shape or not np.isin(mask, (0, 1)).all():
+        raise InputError(
+            f"attention_mask must be booleans, or 0 and 1, of input_ids' shape {tokens.shape}, "
+            f"got {mask.dtype} of {mask.shape}"
+        )
+    mask = mask.astype(bool)
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise InputError(f"attention_mask leaves row {empty[0]} of input_ids without a token")
+    tokens = np.where(mask, tokens, 0)
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        wrong = tokens[(tokens < 0) | (tokens >= vocab_size)][0]
+        raise InputError(f"input_ids must be in [0, {vocab_size}), got {wrong}")
+    return tokens.astype(np.int32), mask

@@ -32,23 +32,30 @@ def project(x: Float[Array, "*B I"], w: Float[Array, "I *O"]) -> Float[Array, ".
 def rotary(
     positions_BxT: Int[Array, "B T"], rotary_dim: int, theta: float
 ) -> tuple[Float[Array, "B T R"], Float[Array, "B T R"]]:
-    """Cosines and sines of the rotary angles, R = rotary_dim / 2 of them, in float32."""
+    """Cosines and sines of the rotary angles, R = ceil(rotary_dim / 2) of them, in float32."""
     frequencies_R = theta ** (-jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim)
     angles_BxTxR = jnp.einsum("bt,r->btr", positions_BxT.astype(jnp.float32), frequencies_R)
     return jnp.cos(angles_BxTxR), jnp.sin(angles_BxTxR)
 
 
 def rotate(
-    x: Float[Array, "B T N H"], cosines: Float[Array, "B T R"], sines: Float[Array, "B T R"]
+    x: Float[Array, "B T N H"],
+    cosines: Float[Array, "B T R"],
+    sines: Float[Array, "B T R"],
+    interleaved: bool = True,
 ) -> Float[Array, "B T N H"]:
-    """Rotates the interleaved pairs (0, 1), (2, 3), ... of the first 2R dimensions of each head."""
-    size = 2 * cosines.shape[-1]
-    pairs = x[..., :size].astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    """Rotates R pairs of the first 2R dimensions of each head (Su et al., 2021).
+
+    Interleaved: the pairs (0, 1), (2, 3), ...; otherwise (0, R), (1, R + 1), ... (GPT-NeoX).
+    """
+    R, axis = cosines.shape[-1], -1 if interleaved else -2
+    pairs = (R, 2) if interleaved else (2, R)
+    turned = x[..., : 2 * R].astype(jnp.float32).reshape(*x.shape[:-1], *pairs)
+    first, second = (jax.lax.index_in_dim(turned, i, axis, keepdims=False) for i in range(2))
     cos, sin = cosines[:, :, None, :], sines[:, :, None, :]
-    even, odd = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
-    turned = turned.reshape(*x.shape[:-1], size).astype(x.dtype)
-    return jnp.concatenate([turned, x[..., size:]], axis=-1)
+    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis)
+    turned = turned.reshape(*x.shape[:-1], 2 * R).astype(x.dtype)
+    return jnp.concatenate([turned, x[..., 2 * R :]], axis=-1)
 
 
 def attend(

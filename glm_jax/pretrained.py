@@ -1,187 +1,208 @@
-"""Models on disk: a folder that `transformers` loads as GlmForCausalLM, or as
-GlmForSequenceClassification when the head is scalar.
+"""Released checkpoints in, and checkpoints that `transformers` loads out.
 
-Tensors are named, transposed and joined as each weight's declaration says.
+Tensors are named, split, transposed and joined as each weight's declaration says.
 """
 
-import dataclasses
 import json
+import logging
 import os
+import re
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
+from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
 
-from glm_jax.config import GLMConfig
-from glm_jax.configuration import parse
+from glm_jax.config_files import Naming, config_json, read_config
 from glm_jax.errors import InputError
+from glm_jax.loading import fill, transposed
 from glm_jax.model import GLM, Head
+from glm_jax.placement import Piece, Tensor, declared, matrix, tensors
+from glm_jax.progress import byte_bar
+from glm_jax.safetensors_files import write_safetensors
+from glm_jax.sharding import weight_sharding
+from glm_jax.stored_tensor import StoredTensor
+from glm_jax.tensor_files import stored_tensors
 from glm_jax.tokenizer import Tokenizer
-from glm_jax.weights import Disk
 
-_ARCHITECTURES: dict[str, Head] = {
-    "GlmForCausalLM": "lm",
-    "GlmForSequenceClassification": "scalar",
-}
+DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+_FREQUENCIES = re.compile(r"rotary(_pos)?_emb\.inv_freq$")
+_LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+_SCORE_BIAS = "classifier_head.bias"
+_INV_FREQ = "transformer.rotary_pos_emb.inv_freq"
+
+log = logging.getLogger(__name__)
 
 
-def save_pretrained(model: GLM, path: str | Path, tokenizer: Tokenizer | None = None) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's files, all or nothing.
+def load_pretrained(
+    path: str | os.PathLike[str],
+    head: Head | None = None,
+    *,
+    dtype: str | None = "float32",
+    mesh: Mesh | None = None,
+) -> GLM:
+    """Reads a released checkpoint, or a folder that `save_pretrained` wrote.
+
+    Args:
+      path: a folder, local or `gs://`, with config.json and safetensors or legacy .bin files, in
+        transformers' naming or in that of ChatGLM's remote code (no code of it is run).
+      head: `lm`, or for a checkpoint with a score `reward` (the default there) or `value`.
+      dtype: of the weights: float32, bfloat16, float16; None: as they are stored.
+      mesh: shards the weights by `glm_jax.sharding`; each process reads its own shards' rows.
+
+    Raises InputError when the folder is no GLM, when its head is another, or when tensors are
+    missing, extra or misshapen. Rotary frequencies and multi-token-prediction layers are ignored.
+    """
+    folder = epath.Path(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)} or None, got {dtype!r}")
+    config, saved, naming = read_config(folder / "config.json")
+    if head is None:
+        head = saved
+    elif (head == "lm") != (saved == "lm"):
+        raise InputError(
+            f"{folder}: has the head {saved!r}, but {head!r} is needed here (glm_jax.with_head "
+            f"puts a fresh head on a model)"
+        )
+    model = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
+    expected, stored = tensors(model, naming), stored_tensors(folder)
+    _set_aside(folder, model, stored)
+    _compare(folder, expected, stored)
+
+    params = declared(model)
+    own = _stored_dtypes(expected, stored)
+    dtypes = [
+        DTYPES["float32"] if param.get_metadata("fixed") else DTYPES[dtype] if dtype else own[leaf]
+        for leaf, param in enumerate(params)
+    ]
+    shardings = [weight_sharding(param, mesh) if mesh else None for param in params]
+    total = sum(tensor.nbytes for name, tensor in stored.items() if name in expected)
+    with byte_bar(f"loading {folder.name}", total) as progress:
+        fill(model, expected, stored, shardings, dtypes, progress)
+    return model
+
+
+def save_pretrained(
+    model: GLM,
+    path: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    *,
+    naming: Naming = "transformers",
+) -> None:
+    """Writes config.json, safetensors in shards of 5 GB and the tokenizer's files, all or nothing.
+
+    `naming="transformers"` gives a folder for `AutoModelForCausalLM`, or with a score for
+    `AutoModelForSequenceClassification`; "chatglm" the tensors and configuration of ChatGLM2,
+    ChatGLM3 and GLM-4-9B as first released, whose code is to be laid beside them.
 
     A model that was there is replaced; a folder of other things raises InputError.
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
         raise InputError(f"{path}: holds other things than a model; name another folder")
+    dtype = str(model.embedding[...].dtype)
+    values = config_json(model.config, model.head_kind, naming, dtype)
     building = path.with_name(path.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    parts: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
-    for param, disk, names, stacked in _declared(model):
-        value = np.asarray(param[...])
-        for name, piece in zip(names, value if stacked else [value], strict=True):
-            parts[name][disk.part] = _to_disk(piece, disk)
-    tensors = {name: np.concatenate([p[i] for i in sorted(p)]) for name, p in parts.items()}
-    safetensors.numpy.save_file(tensors, building / "model.safetensors", {"format": "pt"})
-    (building / "config.json").write_text(json.dumps(_config_json(model), indent=2) + "\n")
-    if tokenizer is not None:
-        tokenizer.save(building)
+    try:
+        _write(building, model, naming)
+        (building / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save(building)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(building, path)
 
 
-def load_pretrained(path: str | Path, head: Head | None = None) -> GLM:
-    """Reads a folder written by `save_pretrained`, under the head that it was saved with.
+def _set_aside(folder: epath.Path, model: GLM, stored: dict[str, StoredTensor]) -> None:
+    """Takes tensors out that are known to mean nothing here, and says so."""
+    layers = model.config.num_hidden_layers
 
-    `head`: the head that it must have, if it matters.
+    def ignorable(name: str) -> bool:
+        layer = _LAYER.match(name)
+        prediction = model.config.n_routed_experts and layer and int(layer[1]) >= layers
+        return bool(_FREQUENCIES.search(name) or prediction)
 
-    Raises InputError when the folder is not a model, or tensors are missing, extra or misshapen.
-    """
-    path = Path(path)
-    config, saved = _read_config(path / "config.json")
-    if head not in (None, saved):
-        raise InputError(f"{path}: has the head {saved!r}, but {head!r} is needed here")
-    head = saved
-    model = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
-    file = path / "model.safetensors"
-    try:
-        tensors = safetensors.numpy.load_file(file)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; expected the weights of a model") from None
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{file}: not a safetensors file ({error})") from None
-
-    rows: dict[str, dict[int, int]] = defaultdict(dict)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for param, disk, names, stacked in _declared(model):
-        shape = param.shape[1:] if stacked else param.shape
-        for name in names:
-            shapes[name] = _disk_shape(shape, disk)
-            rows[name][disk.part] = shapes[name][0]
-    for name, sizes in rows.items():
-        shapes[name] = (sum(sizes.values()), *shapes[name][1:])
-    _compare(file, shapes, {name: tensor.shape for name, tensor in tensors.items()})
-
-    for param, disk, names, stacked in _declared(model):
-        shape = param.shape[1:] if stacked else param.shape
-        pieces = []
-        for name in names:
-            first = sum(size for part, size in rows[name].items() if part < disk.part)
-            piece = tensors[name][first : first + rows[name][disk.part]]
-            pieces.append(_from_disk(piece, shape, disk))
-        value = np.stack(pieces) if stacked else pieces[0]
-        param.set_value(jnp.asarray(value))
-    return model
+    ignored = [name for name in stored if ignorable(name)]
+    for name in ignored:
+        del stored[name]
+    if ignored:
+        log.warning("%s: ignored %d tensors, such as %s", folder, len(ignored), ignored[0])
+    bias = stored.pop(_SCORE_BIAS, None) if model.head_kind != "lm" else None
+    if bias is not None and np.any(bias.read() != 0):
+        raise InputError(f"{folder}: {_SCORE_BIAS} is not zero; scores have no bias here")
 
 
-def _declared(model: GLM) -> Iterator[tuple[nnx.Param, Disk, list[str], bool]]:
-    """Each weight, its place on disk, its tensors' names, and whether it stacks layers."""
-    leaves = jax.tree_util.tree_leaves_with_path(
-        model, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)
-    )
-    for path, param in leaves:
-        disk: Disk = param.get_metadata("disk")
-        if path[0].name == "blocks":
-            layers = range(model.config.num_hidden_layers)
-            yield param, disk, [f"model.layers.{layer}.{disk.name}" for layer in layers], True
-        else:
-            yield param, disk, [disk.name], False
-
-
-def _disk_shape(shape: tuple[int, ...], disk: Disk) -> tuple[int, ...]:
-    if disk.inputs is None:
-        return shape
-    columns = (prod(shape[: disk.inputs]),) if disk.inputs else ()
-    return (prod(shape[disk.inputs :]), *columns)
-
-
-def _to_disk(value: np.ndarray, disk: Disk) -> np.ndarray:
-    if not disk.inputs:
-        return value.reshape(_disk_shape(value.shape, disk))
-    return np.ascontiguousarray(value.reshape(_disk_shape(value.shape, disk)[::-1]).T)
-
-
-def _from_disk(piece: np.ndarray, shape: tuple[int, ...], disk: Disk) -> np.ndarray:
-    return (piece.T if disk.inputs else piece).reshape(shape)
-
-
-def _compare(file: Path, expected: dict, found: dict) -> None:
-    wrong = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    wrong += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        if expected[name] != found[name]:
-            wrong.append(f"{name} has shape {found[name]}, expected {expected[name]}")
+def _compare(
+    folder: epath.Path, expected: dict[str, Tensor], stored: dict[str, StoredTensor]
+) -> None:
+    wrong = [f"missing {name}" for name in sorted(expected.keys() - stored.keys())]
+    wrong += [f"unexpected {name}" for name in sorted(stored.keys() - expected.keys())]
+    for name in sorted(expected.keys() & stored.keys()):
+        if expected[name].shape != stored[name].shape:
+            shapes = stored[name].shape, expected[name].shape
+            wrong.append(f"{name} has shape {shapes[0]}, expected {shapes[1]}")
+        elif stored[name].dtype.kind not in "fV":
+            wrong.append(f"{name} is of {stored[name].dtype}, expected floating-point numbers")
     if wrong:
-        raise InputError(f"{file}: does not fit its config.json: {'; '.join(wrong)}")
+        raise InputError(f"{folder}: does not fit its config.json: {'; '.join(wrong)}")
 
 
-def _config_json(model: GLM) -> dict[str, Any]:
-    config = model.config
-    head = {kind: name for name, kind in _ARCHITECTURES.items()}[model.head_kind]
-    scores = {"num_labels": 1} if model.head_kind == "scalar" else {}
-    return {
-        "architectures": [head],
-        "model_type": "glm",
-        "dtype": str(model.embedding[...].dtype),
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        **dataclasses.asdict(config),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": config.rope_theta,
-            "partial_rotary_factor": config.partial_rotary_factor,
-        },
-        **scores,
+def _stored_dtypes(
+    expected: dict[str, Tensor], stored: dict[str, StoredTensor]
+) -> dict[int, np.dtype]:
+    """Of each weight: the widest of its tensors' dtypes."""
+    found: dict[int, np.dtype] = {}
+    for name, tensor in expected.items():
+        for piece in tensor.pieces:
+            dtype = stored[name].dtype
+            known = found.setdefault(piece.leaf, dtype)
+            if known != dtype:
+                found[piece.leaf] = np.dtype(np.float32)
+    return found
+
+
+def _write(folder: Path, model: GLM, naming: Naming) -> None:
+    """The tensors of a model, each made when its turn has come."""
+    params, layout = declared(model), tensors(model, naming)
+    dtype, made = model.embedding[...].dtype, {}
+    if naming == "chatglm":
+        made = _for_released_code(model)
+    shapes = {
+        name: jax.ShapeDtypeStruct(tensor.shape, params[tensor.pieces[0].leaf].dtype)
+        for name, tensor in layout.items()
     }
+    shapes |= {name: jax.ShapeDtypeStruct(value.shape, dtype) for name, value in made.items()}
+
+    def read(name: str) -> np.ndarray:
+        if name in made:
+            return made[name].astype(dtype)
+        rows = [_piece(params[piece.leaf], piece) for piece in layout[name].pieces]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    write_safetensors(folder, shapes, read)
 
 
-def _read_config(file: Path) -> tuple[GLMConfig, Head]:
-    try:
-        values = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; expected a model's folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
-    names = values.get("architectures") if isinstance(values, dict) else None
-    if not isinstance(names, list) or names not in [[name] for name in _ARCHITECTURES]:
-        raise InputError(f"{file}: architectures is {names}, expected one of {[*_ARCHITECTURES]}")
-    # transformers keeps the numbers of the rotary positions here alone
-    rope = values.get("rope_parameters", {})
-    if not isinstance(rope, dict):
-        raise InputError(f"{file}: 'rope_parameters' should be an object, got {rope!r}")
-    values |= rope
-    known = [field.name for field in dataclasses.fields(GLMConfig)]
-    missing = [name for name in known if name not in values]
-    if missing:
-        raise InputError(f"{file}: the key {missing[0]!r} is missing")
-    config = parse(GLMConfig, {name: values[name] for name in known}, str(file))
-    return config, _ARCHITECTURES[names[0]]
+def _for_released_code(model: GLM) -> dict[str, np.ndarray]:
+    """What ChatGLM's own code looks for and `load_pretrained` ignores."""
+    size = model.config.rotary_dim
+    # to the base of ten thousand whatever the ratio, which that code multiplies in later
+    found = {_INV_FREQ: 10_000.0 ** -(np.arange(0, size, 2, dtype=np.float32) / size)}
+    return found if model.head_kind == "lm" else found | {_SCORE_BIAS: np.zeros(1, np.float32)}
+
+
+def _piece(param: nnx.Param, piece: Piece) -> np.ndarray:
+    form = matrix(param)
+    value = np.asarray(param[piece.index] if piece.index else param[...])
+    if form.vector:
+        return value.reshape(form.rows)
+    if not form.transposed:
+        return value.reshape(form.rows, form.columns)
+    return transposed(value.reshape(form.columns, form.rows))

@@ -1,78 +1,46 @@
-"""Text to tokens and back, in the form of GLM-4's prompts.
-
-A prompt is `[gMASK] <sop>`, then for every message its role token and its content, then
-`<|assistant|>`; a response is its text and `<|endoftext|>`. No newline follows a role: that is
-the form of the small models trained here (released models bring their own, with one).
-"""
+"""Text and dialogues to tokens and back: a vocabulary, and the prompt format of its models."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Backend
+from etils import epath
 
-from glm_jax.errors import InputError
-
-END, UNKNOWN = "<|endoftext|>", "<unk>"
-PREFIX = ("[gMASK]", "<sop>")
-ROLES = ("system", "user", "assistant", "observation")
-SPECIALS = (END, *PREFIX, *(f"<|{role}|>" for role in ROLES))
-
-# GLM-4's split: contractions, words with one leading mark, digits by threes, marks, blanks.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHAT_TEMPLATE = (
-    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% elif messages[-1].role == 'assistant' %}"
-    "<|endoftext|>{% endif %}"
-)
+from glm_jax.prompts import COMPACT, ROLES, Message, PromptFormat, Segment, Special, Text
+from glm_jax.tokenizer_bpe import BPEVocabulary, train_bpe, word_level
+from glm_jax.tokenizer_folder import CONFIG, FORMAT, Config, Vocabulary, read_folder
 
 
 class Tokenizer:
-    """A `tokenizers.Tokenizer` that holds the GLM specials, which no text can spell."""
+    """Tokens of a GLM model.
 
-    def __init__(self, backend: Backend):
-        missing = [token for token in SPECIALS if backend.token_to_id(token) is None]
-        if missing:
-            raise InputError(f"the tokenizer has no token {missing[0]!r}; it needs {SPECIALS}")
-        backend.encode_special_tokens = True  # "<|user|>" inside a text is text
-        self._backend = backend
-        self._special = {token: backend.token_to_id(token) for token in SPECIALS}
-        self._special_ids = frozenset(self._special.values())
-        self._unknown_id = backend.token_to_id(UNKNOWN)
+    Specials come from prompt formats alone: "<|user|>" or "[gMASK]" inside a text is text.
+    """
 
-        self.vocab_size: int = backend.get_vocab_size()
-        self.eos_id: int = self._special[END]
-        self.pad_id: int = self.eos_id
-        self.prefix_ids: tuple[int, ...] = tuple(self._special[token] for token in PREFIX)
-        self.role_ids: dict[str, int] = {role: self._special[f"<|{role}|>"] for role in ROLES}
-        # As in GLM-4: a model that opens the next turn by itself has ended its own.
-        self.stop_ids: tuple[int, ...] = (
-            self.eos_id,
-            self.role_ids["user"],
-            self.role_ids["observation"],
-        )
+    def __init__(
+        self, vocabulary: Vocabulary, prompt_format: PromptFormat, config: Config | None = None
+    ):
+        ids = vocabulary.specials
+        self._vocabulary, self._config = vocabulary, config or {}
+        self.prompt_format = prompt_format
+        self.vocab_size: int = vocabulary.size
+        self.eos_id: int = ids[prompt_format.stops[0]]
+        self.pad_id: int = ids[prompt_format.pad]
+        self.prefix_ids: tuple[int, ...] = tuple(ids[token] for token in prompt_format.prefix)
+        self.role_ids: dict[str, int] = {r: ids[f"<|{r}|>"] for r in ROLES if f"<|{r}|>" in ids}
+        self.stop_ids: tuple[int, ...] = tuple(ids[token] for token in prompt_format.stops)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Tokenizer":
-        """The tokenizer that was saved in a folder."""
-        path = Path(folder) / "tokenizer.json"
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        try:
-            return cls(Backend.from_str(text))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(f"{path}: not a tokenizer: {error}") from None
+    def load(cls, folder: str | Path, prompt_format: str | None = None) -> "Tokenizer":
+        """The tokenizer in a folder: one saved here, or that of a released model.
+
+        `prompt_format`: the name of one of `prompts.FORMATS`, where the folder does not tell it.
+        Raises InputError for a file that is no tokenizer, or not of a GLM.
+        """
+        return cls(*read_folder(epath.Path(folder), prompt_format))
 
     @classmethod
     def train_bpe(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -80,43 +48,19 @@ class Tokenizer:
 
         `vocab_size` counts the specials, which come last; a small text may give fewer tokens.
         """
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        if vocab_size < len(alphabet) + len(SPECIALS):
-            raise InputError(
-                f"a vocabulary of {vocab_size} tokens is too small: bytes and specials alone "
-                f"take {len(alphabet) + len(SPECIALS)}"
-            )
-        backend = Backend(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - len(SPECIALS), initial_alphabet=alphabet, show_progress=False
-        )
-        backend.train_from_iterator(texts, trainer)
-        return cls(_with_specials(backend))
+        backend = train_bpe(texts, vocab_size, COMPACT.specials)
+        return cls(BPEVocabulary(backend, COMPACT.specials), COMPACT)
 
     @classmethod
     def word_level(cls, words: Iterable[str]) -> "Tokenizer":
         """A token a word, split at blanks; specials first, then `<unk>` for every other word."""
-        vocabulary = {token: i for i, token in enumerate((*SPECIALS, UNKNOWN))}
-        for word in words:
-            if word.split() != [word]:
-                raise InputError(f"a word of the vocabulary holds a blank or nothing: {word!r}")
-            vocabulary.setdefault(word, len(vocabulary))
-        backend = Backend(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return cls(_with_specials(backend))
+        return cls(BPEVocabulary(word_level(words, COMPACT.specials), COMPACT.specials), COMPACT)
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same vocabulary: models that share tokens must agree on it."""
-        vocabulary = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
-        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
+        """The same for the same tokens and prompts: models that work together must agree on it."""
+        known = [self.prompt_format.name, self._vocabulary.tokens()]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; never a special."""
@@ -124,80 +68,92 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of many texts, in parallel."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        if self._unknown_id is None:  # byte-level: specials lie outside the model's vocabulary
-            return [encoding.ids for encoding in encodings]
-        return [
-            [self._unknown_id if i in self._special_ids else i for i in encoding.ids]
-            for encoding in encodings
-        ]
+        return self._vocabulary.encode_batch(texts)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of tokens, without the specials (`<unk>`, which is a fault, stays)."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        """The text of tokens, without specials and ids of no token (embeddings may be padded).
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """`[gMASK] <sop>`, role and content of every message, and `<|assistant|>`."""
+        `<unk>` of a vocabulary of words, which is a fault, stays.
+        """
+        return self._vocabulary.decode([i for i in map(int, ids) if 0 <= i < self.vocab_size])
+
+    def decode_response(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The text that `encode_response` makes these tokens of."""
+        return self.prompt_format.answer(self.decode(ids))
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The messages and what calls for the assistant's answer."""
         return self.encode_prompts([messages])[0]
 
-    def encode_prompts(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> list[list[int]]:
+    def encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         """`encode_prompt` for many prompts, in parallel."""
-        contents = iter(self.encode_batch([m["content"] for prompt in prompts for m in prompt]))
-        encoded = []
-        for prompt in prompts:
-            ids = list(self.prefix_ids)
-            for message in prompt:
-                ids += [self.role_ids[message["role"]], *next(contents)]
-            encoded.append([*ids, self.role_ids["assistant"]])
-        return encoded
+        return self._encode([self.prompt_format.prompt(messages) for messages in prompts])
 
     def encode_response(self, text: str) -> list[int]:
-        """The tokens of a response and the end-of-text token."""
-        return [*self.encode(text), self.eos_id]
+        """A response as the assistant writes it, with the end-of-text token."""
+        return self.encode_responses([text])[0]
 
     def encode_responses(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_response` for many responses, in parallel."""
-        return [[*ids, self.eos_id] for ids in self.encode_batch(texts)]
+        messages = [{"role": "assistant", "content": text} for text in texts]
+        return self._encode([self.prompt_format.response(message) for message in messages])
 
-    def encode_dialogue(
-        self, messages: Sequence[Mapping[str, str]]
-    ) -> tuple[list[int], list[bool]]:
+    def encode_dialogue(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Tokens of a whole dialogue, and True where the assistant wrote them.
 
         A last assistant message gets its end-of-text token, as in `encode_response`. The turns
         before it have none, so that the tokens equal those that the model is prompted with.
         """
-        ids, mask = list(self.prefix_ids), [False] * len(self.prefix_ids)
-        for index, message in enumerate(messages):
-            assistant = message["role"] == "assistant"
-            last = index == len(messages) - 1
-            content = self.encode(message["content"]) + [self.eos_id] * (assistant and last)
-            ids += [self.role_ids[message["role"]], *content]
-            mask += [False, *[assistant] * len(content)]
+        segments = self.prompt_format.dialogue(messages)
+        ids, mask = self._encode([segments])[0], []
+        for segment in segments:
+            mask += [segment.written] if isinstance(segment, Special) else self._written(segment)
         return ids, mask
 
     def save(self, folder: str | Path) -> None:
-        """Write files that transformers' `AutoTokenizer.from_pretrained(folder)` reads, too."""
+        """Write files that `load` reads and, but for sentencepiece, `AutoTokenizer` too."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": END,
-            "pad_token": END,
-            "padding_side": "left",
-            "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
-        }
-        _write(folder / "tokenizer.json", self._backend.to_str(pretty=True))
-        _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+        config = self._config | {FORMAT: self.prompt_format.name}
+        if isinstance(self._vocabulary, BPEVocabulary):
+            config = _for_transformers(config, self.prompt_format)
+        for name, data in self._vocabulary.files().items():
+            _write(folder / name, data)
+        _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def _encode(self, dialogues: Sequence[Sequence[Segment]]) -> list[list[int]]:
+        texts = [part.text for parts in dialogues for part in parts if isinstance(part, Text)]
+        encoded = iter(self.encode_batch(texts))
+        specials = self._vocabulary.specials
+
+        def ids(part):
+            return [specials[part.token]] if isinstance(part, Special) else next(encoded)
+
+        return [[i for part in parts for i in ids(part)] for parts in dialogues]
+
+    def _written(self, segment: Text) -> list[bool]:
+        """True for the tokens that lie within what the assistant wrote."""
+        return [
+            any(start <= first and last <= end for start, end in segment.written)
+            for first, last in self._vocabulary.offsets(segment.text)
+        ]
 
 
-def _with_specials(backend: Backend) -> Backend:
-    backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
-    return backend
+def _for_transformers(config: Config, prompt_format: PromptFormat) -> Config:
+    config = config | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": prompt_format.stops[0],
+        "pad_token": prompt_format.pad,
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+    }
+    config.pop("auto_map", None)  # names code of the release, which tokenizer.json does without
+    if prompt_format.template:
+        config.setdefault("chat_template", prompt_format.template)
+    return config
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(data)
     os.replace(unfinished, path)

@@ -11,7 +11,7 @@ from glm_jax.data.batches import PairArrays, SFTArrays, cut_prompt, span_mask
 from glm_jax.data.records import Sample
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
-from glm_jax.train.scoring import last_scores, token_log_probs
+from glm_jax.train.scoring import token_log_probs
 
 
 def score_samples(
@@ -64,7 +64,7 @@ def sample_arrays(
 
 @jax.jit
 def _scores(model: GLM, tokens_BxT, mask_BxT):
-    return last_scores(model, tokens_BxT, mask_BxT)
+    return model(tokens_BxT, mask_BxT)
 
 
 @partial(jax.jit, static_argnames="temperature")

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
@@ -16,6 +16,14 @@ STAGES = {
     "reward": ("RewardConfig", "train a reward model on preference pairs"),
     "ppo": ("PPOConfig", "train a policy against a reward model"),
     "dpo": ("DPOConfig", "train a policy on preference pairs"),
+}
+SAMPLING = {
+    "max_new_tokens": (int, "longest response"),
+    "temperature": (float, "0: the likeliest token each time"),
+    "top_k": (int, "draw among so many of the likeliest tokens; 0: among all"),
+    "top_p": (float, "draw among the likeliest tokens that reach this probability together"),
+    "repeat_ngram": (int, "end a response whose last so many tokens stand in it REPEAT_TIMES"),
+    "repeat_times": (int, "see --repeat-ngram"),
 }
 
 
@@ -82,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         text = "overrides of the configuration, such as seed=1"
         found.add_argument("overrides", nargs="*", metavar="KEY=VALUE", default=[], help=text)
 
+    def options(found: argparse.ArgumentParser, names: Iterable[str]) -> None:
+        for name in names:
+            kind, text = SAMPLING[name]
+            found.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+
     quickstart = command("quickstart", _quickstart, "the whole pipeline on a small simulated world")
     quickstart.add_argument("--seed", type=int, help="the same seed gives the same numbers")
     overrides(quickstart)
@@ -97,12 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
     sample.add_argument("--output", required=True, metavar="FILE", help="JSON lines")
     sample.add_argument("--n", type=int, help="responses to each prompt")
-    sample.add_argument("--temperature", type=float)
-    sample.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
-    sample.add_argument("--max-tokens", type=int, help="longest response")
+    options(sample, SAMPLING)
     sample.add_argument("--max-prompt", type=int, help="longer prompts are cut from the left")
     sample.add_argument("--batch-size", type=int)
     sample.add_argument("--seed", type=int)
+
+    chat = command("chat", _chat, "talk to a model in the terminal")
+    chat.add_argument("model", metavar="PATH", help="folder of the model")
+    chat.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
+    options(chat, ("max_new_tokens", "temperature", "top_p"))
+    chat.add_argument("--seed", type=int, help="the same seed and messages give the same answers")
+    chat.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights in memory")
 
     filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
     filters.add_argument("pairs", metavar="PAIRS", help="JSON lines")
@@ -147,7 +165,15 @@ def _sample(arguments: Namespace) -> None:
     from glm_jax.configuration import parse
     from glm_jax.train import sample
 
-    sample.run(parse(sample.SampleConfig, _given(arguments), "the command line"))
+    values = _given(arguments)
+    values["sampling"] = {name: values.pop(name) for name in SAMPLING & values.keys()}
+    sample.run(parse(sample.SampleConfig, values, "the command line"))
+
+
+def _chat(arguments: Namespace) -> None:
+    from glm_jax.train import chat
+
+    chat.run(**_given(arguments))
 
 
 def _filter(arguments: Namespace) -> None:

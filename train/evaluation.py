@@ -69,7 +69,7 @@ def _policies(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]
     }
     values = {
         "score": policies.means(scored["balanced"], groups),
-        "lengths": policies.lengths(answers, config.max_tokens),
+        "lengths": policies.lengths(answers, config.max_new_tokens),
     }
     if "heldout" in scored:
         values["heldout_score"] = policies.means(scored["heldout"], groups)
@@ -88,7 +88,7 @@ def _policies(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]
 def _rewards(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM]) -> dict:
     train = records.read(folder / "pairs/train.filtered.jsonl", Pair)
     rule = rewards.fit_length_rule(train, tokenizer)
-    max_length = config.max_prompt + config.max_tokens
+    max_length = config.max_prompt + config.max_new_tokens
     pair = [name for name in models if name in ("balanced", "unbalanced")]
     result = {}
     if config.world is None:

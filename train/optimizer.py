@@ -1,10 +1,11 @@
 """AdamW with a schedule and clipping, from optax."""
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import optax
+from flax import nnx
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from glm_jax.configuration import configuration
@@ -46,10 +47,21 @@ def _adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformatio
     steps = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
     steps.append(
         optax.adamw(
-            schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay
-        )
+            schedule, config.beta1, config.beta2, config.epsilon,
+            weight_decay=config.weight_decay, mask=_decays,
+        )  # fmt: skip
     )
     return _relaxed(optax.chain(*steps))
+
+
+def _decays(parameters: Any) -> Any:
+    """Whether each weight decays: those that are fixed, whose gradient is 0, do not move at all."""
+
+    def of(leaf):
+        decays = not (isinstance(leaf, nnx.Param) and leaf.get_metadata("fixed", False))
+        return jax.tree.map(lambda _: decays, leaf)
+
+    return jax.tree.map(of, parameters, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
 
 
 def _relaxed(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -20,6 +20,7 @@ from glm_jax.data import records
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.pretrained import load_pretrained
+from glm_jax.sampling import Sampling
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import dpo, evaluation, ppo, preferences, report, reward, sample, sft
 from glm_jax.train.batched import score_samples
@@ -46,7 +47,7 @@ class PipelineConfig:
     "files"
     max_prompt: Annotated[int, Field(ge=4)] = 128
     "tokens; longer prompts are cut from the left, and counted"
-    max_tokens: PositiveInt = 128
+    max_new_tokens: PositiveInt = 128
     "of a response, the end token counted"
     buckets: PositiveInt = 8
     "of length differences, in each group, for balancing"
@@ -96,7 +97,7 @@ def run(config: PipelineConfig) -> Path:
             for mode in ("greedy", "sampled"):
                 _sample(
                     folder, config, f"{folder}/{model}/model", "eval", f"evaluation/{model}.{mode}",
-                    greedy=mode == "greedy",
+                    temperature=0.0 if mode == "greedy" else 1.0,
                 )  # fmt: skip
         values = evaluation.evaluate(folder, config, [*reward_models(config)])
     write_json(folder / "report.json", {**values, "timing": _timing(folder)})
@@ -124,8 +125,8 @@ def _filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
     """The configuration with every stage's paths and seed."""
     data, model = folder / "data", str(folder / "sft/model")
     files, seed = (str(data / "sft.jsonl"),), config.seed
-    max_length = config.max_prompt + config.max_tokens
-    sampling = dataclasses.replace(config.ppo.ppo.sampling, max_tokens=config.max_tokens)
+    max_length = config.max_prompt + config.max_new_tokens
+    sampling = dataclasses.replace(config.ppo.ppo.sampling, max_new_tokens=config.max_new_tokens)
     return dataclasses.replace(
         config,
         sft=dataclasses.replace(
@@ -152,19 +153,20 @@ def _reward_config(folder: Path, config: PipelineConfig, name: str, pairs: str) 
         run=str(folder / "reward" / name),
         model=str(folder / "sft/model"),
         pairs=str(folder / f"pairs/{pairs}.jsonl"),
-        max_length=config.max_prompt + config.max_tokens,
+        max_length=config.max_prompt + config.max_new_tokens,
         seed=config.seed,
     )
 
 
 def _sample(
     folder: Path, config: PipelineConfig, model: str, prompts: str, name: str, *,
-    n: int = 1, greedy: bool = False,
+    n: int = 1, temperature: float = 1.0,
 ) -> list[Sample]:  # fmt: skip
     settings = SampleConfig(
         model=model, prompts=str(folder / f"data/{prompts}_prompts.jsonl"),
-        output=str(folder / f"{name}.jsonl"), n=n, greedy=greedy, max_tokens=config.max_tokens,
-        max_prompt=config.max_prompt, batch_size=config.sample_batch_size, seed=config.seed,
+        output=str(folder / f"{name}.jsonl"), n=n, max_prompt=config.max_prompt,
+        batch_size=config.sample_batch_size, seed=config.seed,
+        sampling=Sampling(max_new_tokens=config.max_new_tokens, temperature=temperature),
     )  # fmt: skip
     return records.read(sample.run(settings, f"responses ({name})"), Sample)
 

@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from glm_jax.configuration import configuration, required
 from glm_jax.data import records
 from glm_jax.data.records import Dialogue, Prompt
+from glm_jax.decoding import FINISH_REASONS
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.model import GLM
 from glm_jax.pretrained import load_pretrained, save_pretrained
@@ -90,7 +91,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     tokenizer = Tokenizer.load(config.model)
     reference, reward_model = (
         load_pretrained(config.model, "lm"),
-        load_pretrained(config.reward_model, "scalar"),
+        load_pretrained(config.reward_model, "reward"),
     )
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
@@ -185,12 +186,12 @@ def _write_completions(log: JsonLines, i: int, batch: PPOBatch, drawn: Scored, p
                 "step": i,
                 "id": prompts[row].id,
                 "category": prompts[row].category,
-                "text": tokenizer.decode(drawn.tokens[b, :length].tolist()),
+                "text": tokenizer.decode_response(drawn.tokens[b, :length].tolist()),
                 "score": float(drawn.scores[b]),
                 "reference_score": float(batch.reference_scores[b]),
                 "kl": float(drawn.kl[b]),
                 "length": length,
-                "finish": "stop" if drawn.stopped[b] else "length",
+                "finish": FINISH_REASONS[drawn.finish[b]],
             }
         )
 

@@ -1,17 +1,18 @@
 """What PPO is fed: prompts, the scores of their reference answers, supervised data."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from glm_jax.configuration import configuration
 from glm_jax.data.batches import Counts, order, prompt_arrays, sft_arrays, span_mask
 from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
-from glm_jax.generation import Sampling
 from glm_jax.model import GLM
+from glm_jax.sampling import Sampling
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import sample, sft
 from glm_jax.train.batched import score_samples
@@ -25,7 +26,8 @@ class ReferenceConfig:
 
     samples: NonNegativeInt = 1
     "of each prompt; their mean score is taken. 0: no reference reward"
-    greedy: bool = False
+    temperature: NonNegativeFloat | None = None
+    "None: that of the rollouts"
 
 
 def reference_scores(
@@ -44,11 +46,10 @@ def reference_scores(
     n = config.samples
     if n == 0:
         return np.zeros(len(prompts), np.float32)
+    if config.temperature is not None:
+        sampling = dataclasses.replace(sampling, temperature=config.temperature)
     drawn = sample.draw(
-        model, tokenizer, prompts,
-        Sampling(
-            max_tokens=sampling.max_tokens, temperature=sampling.temperature, greedy=config.greedy
-        ),
+        model, tokenizer, prompts, sampling,
         n=n, max_prompt=max_prompt, batch_size=batch_size, seed=seed,
     )  # fmt: skip
     samples = list(shown(drawn, "reference answers", len(prompts) * n))

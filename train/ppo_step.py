@@ -1,6 +1,6 @@
 """One PPO iteration as one compiled program: from prompts to updated parameters.
 
-    generate -> score, reference log-probs, values -> rewards, GAE -> epochs of minibatch updates
+    roll out -> score, reference log-probs, values -> rewards, GAE -> epochs of minibatch updates
 
 Dims: B prompts, P prompt tokens, R response tokens, U updates an iteration, S supervised rows.
 """
@@ -16,14 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
+from glm_jax.decoding import rollout, row_keys
 from glm_jax.errors import InputError
-from glm_jax.generation import Sampling, generate, row_keys
 from glm_jax.model import GLM, with_head
+from glm_jax.sampling import Sampling
 from glm_jax.train import sft
 from glm_jax.train.advantages import gae, kl_k1, token_rewards
 from glm_jax.train.losses import masked, policy_loss, value_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
-from glm_jax.train.scoring import last_scores, token_log_probs, token_values
+from glm_jax.train.scoring import token_log_probs, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
 
@@ -32,7 +33,7 @@ from glm_jax.train.update import Metrics
 class PPOHyperparameters:
     """All that the compiled iteration depends on."""
 
-    sampling: Sampling = Sampling(max_tokens=128)
+    sampling: Sampling = Sampling(max_new_tokens=128)
     iterations: PositiveInt = 600
     batch_size: PositiveInt = 64
     "prompts an iteration"
@@ -59,8 +60,8 @@ class PPOHyperparameters:
             raise InputError(
                 f"minibatches ({self.minibatches}) must divide batch_size ({self.batch_size})"
             )
-        if self.sampling.greedy:
-            raise InputError("sampling.greedy: a greedy rollout explores nothing; use false")
+        if self.sampling.temperature == 0:
+            raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
 
     @property
     def updates(self) -> int:
@@ -106,7 +107,7 @@ class Scored(NamedTuple):
     tokens: Int[Array, "B R"]
     log_probs: Float[Array, "B R"]
     mask: Bool[Array, "B R"]
-    stopped: Bool[Array, "B"]
+    finish: Int[Array, "B"]
     scores: Float[Array, "B"]
     kl: Float[Array, "B"]
 
@@ -130,7 +131,7 @@ def init(
 
     The given models stay usable: what will be trained is copied.
     """
-    critic = with_head(reward_model, "scalar", nnx.Rngs(0))
+    critic = with_head(reward_model, "value", nnx.Rngs(0))
     critic.head.set_value(jnp.zeros_like(critic.head[...]))
     trainable = jax.tree.map(jnp.copy, Trainable(actor, critic))
     optimiser = Trainable(*(o.init(m) for o, m in zip(_optimisers(config), trainable, strict=True)))
@@ -178,15 +179,15 @@ def roll_out(
     config: PPOHyperparameters,
 ) -> tuple[Rollout, Metrics, Scored]:
     """Generates, scores, and turns scores into advantages."""
-    sampling, R = config.sampling, config.sampling.max_tokens
+    sampling, R = config.sampling, config.sampling.max_new_tokens
     with jax.named_scope("generate"):
-        drawn = generate(
+        drawn = rollout(
             models.actor, batch.prompts, batch.prompt_mask, row_keys(key, batch.rows), sampling
         )
     tokens_BxT = jnp.concatenate([batch.prompts, drawn.tokens], axis=1)
     mask_BxT = jnp.concatenate([batch.prompt_mask, drawn.mask], axis=1)
     with jax.named_scope("score"):
-        scores_B = last_scores(frozen.reward_model, tokens_BxT, mask_BxT)
+        scores_B = frozen.reward_model(tokens_BxT, mask_BxT)
         reference_BxR = token_log_probs(
             frozen.reference, tokens_BxT, mask_BxT, R, sampling.temperature
         )
@@ -205,12 +206,12 @@ def roll_out(
         "objective/entropy": masked(-drawn.log_probs, drawn.mask).mean,
         "val/explained_variance": _explained_variance(values_BxR, returns_BxR, drawn.mask),
         "length": jnp.mean(drawn.lengths.astype(jnp.float32)),
-        "truncated": jnp.mean(~drawn.stopped),
+        "truncated": jnp.mean(drawn.truncated),
     }
-    rollout = Rollout(
+    rolled_out = Rollout(
         tokens_BxT, mask_BxT, drawn.mask, drawn.log_probs, values_BxR, advantages_BxR, returns_BxR
     )
-    return rollout, metrics, Scored(*drawn, scores_B, kl_B)
+    return rolled_out, metrics, Scored(*drawn, scores_B, kl_B)
 
 
 def _update(models: Trainable, optimiser: Trainable, minibatch: Rollout, supervised, config):

@@ -21,7 +21,6 @@ from glm_jax.train import loop
 from glm_jax.train.losses import ranking_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.run_folder import begun, claim, write_json
-from glm_jax.train.scoring import last_scores
 from glm_jax.train.update import TrainState, start, update
 
 
@@ -60,7 +59,7 @@ def pair_scores(model: GLM, batch: PairBatch) -> tuple[Float[Array, "B"], Float[
     """Scores of chosen and rejected, from one forward pass over both."""
     tokens = jnp.concatenate([batch.chosen, batch.rejected])
     mask = jnp.concatenate([batch.chosen_mask, batch.rejected_mask])
-    chosen_B, rejected_B = jnp.split(last_scores(model, tokens, mask), 2)
+    chosen_B, rejected_B = jnp.split(model(tokens, mask), 2)
     return chosen_B, rejected_B
 
 
@@ -99,7 +98,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     if begun(config.run, config) and output.exists():
         return output
     tokenizer = Tokenizer.load(config.model)
-    model = with_head(load_pretrained(config.model), "scalar", nnx.Rngs(config.seed))
+    model = with_head(load_pretrained(config.model), "reward", nnx.Rngs(config.seed))
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)

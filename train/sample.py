@@ -16,10 +16,11 @@ from glm_jax.configuration import configuration as configured
 from glm_jax.data import records
 from glm_jax.data.batches import prompt_arrays, span_mask
 from glm_jax.data.records import Prompt, Sample
+from glm_jax.decoding import FINISH_REASONS, Completions, rollout, row_keys
 from glm_jax.errors import InputError
-from glm_jax.generation import Completions, Sampling, generate, row_keys
 from glm_jax.model import GLM
 from glm_jax.pretrained import load_pretrained
+from glm_jax.sampling import Sampling
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.progress import progress
 from glm_jax.train.run_folder import read_rows
@@ -35,27 +36,16 @@ class SampleConfig:
     "file of samples to write, one a line"
     n: PositiveInt = 1
     "samples of each prompt"
-    temperature: float = 1.0
-    greedy: bool = False
-    max_tokens: PositiveInt = 128
-    "tokens of a response at most, the end token counted"
+    sampling: Sampling = Sampling()
     max_prompt: Annotated[int, Field(ge=4)] = 128
     "longer prompts are cut from the left, and counted"
     batch_size: PositiveInt = 64
     seed: NonNegativeInt = 0
 
-    def __post_init__(self):
-        self.sampling()
-
-    def sampling(self) -> Sampling:
-        return Sampling(
-            max_tokens=self.max_tokens, temperature=self.temperature, greedy=self.greedy
-        )
-
 
 @partial(jax.jit, static_argnames="sampling")
-def _generate(model, tokens, mask, key, rows, sampling) -> Completions:
-    return generate(model, tokens, mask, row_keys(key, rows), sampling)
+def _rollout(model, tokens, mask, key, rows, sampling) -> Completions:
+    return rollout(model, tokens, mask, row_keys(key, rows), sampling)
 
 
 def draw(
@@ -82,7 +72,7 @@ def draw(
         # the last batch is filled up, so that one shape is compiled
         rows = np.minimum(np.arange(first, first + batch_size), total - 1)
         of = rows // n
-        drawn = _generate(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
+        drawn = _rollout(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
         drawn = jax.tree.map(np.asarray, drawn)
         count = min(batch_size, total - first)
         yield [_record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
@@ -98,7 +88,7 @@ def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) 
         text=tokenizer.decode(tokens),
         tokens=tokens,
         log_probs=[round(float(x), 6) for x in drawn.log_probs[i, :length]],
-        finish="stop" if drawn.stopped[i] else "length",
+        finish=FINISH_REASONS[drawn.finish[i]],
         category=prompt.category,
         task=prompt.task,
     )
@@ -127,7 +117,7 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
     lines = partial_file.read_text(encoding="utf-8").split("\n")[:done] if done else []
     partial_file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     batches = draw(
-        model, tokenizer, prompts, config.sampling(), n=config.n, max_prompt=config.max_prompt,
+        model, tokenizer, prompts, config.sampling, n=config.n, max_prompt=config.max_prompt,
         batch_size=size, seed=config.seed, first_batch=done // size,
     )  # fmt: skip
     with progress(label, total, done) as bar, open(partial_file, "a", encoding="utf-8") as file:

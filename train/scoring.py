@@ -1,4 +1,4 @@
-"""What a model says of given text: log-probabilities of its tokens, and scores."""
+"""What a model says of given text: log-probabilities and values of its last tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,3 @@ def token_values(
     """The critic's value of the state in which each of the `last` tokens was chosen."""
     hidden_BxRxD = critic.hidden(tokens_BxT, mask_BxT)[:, -last - 1 : -1]
     return critic.outputs(hidden_BxRxD)[..., 0]
-
-
-def last_scores(
-    model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]
-) -> Float[Array, "B"]:
-    """A reward model's score of each row, read at its last real token."""
-    T = tokens_BxT.shape[1]
-    last_B = T - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
-    hidden_BxTxD = model.hidden(tokens_BxT, mask_BxT)
-    hidden_BxD = jnp.take_along_axis(hidden_BxTxD, last_B[:, None, None], axis=1)[:, 0]
-    return model.outputs(hidden_BxD)[:, 0]

@@ -4,7 +4,8 @@ import pytest
 import transformers
 
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import SPECIALS, Tokenizer
+from glm_jax.prompts import COMPACT
+from glm_jax.tokenizer import Tokenizer
 
 TEXTS = ["Hello there, 1234 worlds!", "你好世界。", "a  b\n\n\tc don't", "né 🎉 " + "x" * 40]
 WORDS = ["write", "a", "poem", "about", "the", "sea", ".", "sun", "warm", "yes"]
@@ -38,13 +39,13 @@ def test_words_and_unknown_words():
     tokenizer = Tokenizer.word_level(WORDS)
     assert tokenizer.decode(tokenizer.encode("the  sea . ")) == "the sea ."
     assert tokenizer.decode(tokenizer.encode("the moon")) == "the <unk>"
-    assert tokenizer.vocab_size == len(SPECIALS) + 1 + len(WORDS)
+    assert tokenizer.vocab_size == len(COMPACT.specials) + 1 + len(WORDS)
 
 
 def test_where_the_specials_are():
     words, bpe = Tokenizer.word_level(WORDS), Tokenizer.train_bpe(TEXTS, 300)
-    assert special_ids(words) == set(range(len(SPECIALS)))
-    assert special_ids(bpe) == set(range(bpe.vocab_size - len(SPECIALS), bpe.vocab_size))
+    assert special_ids(words) == set(range(len(COMPACT.specials)))
+    assert special_ids(bpe) == set(range(bpe.vocab_size - len(COMPACT.specials), bpe.vocab_size))
     assert bpe.vocab_size <= 300
     assert bpe.eos_id == bpe.pad_id == bpe.stop_ids[0]
 
@@ -52,7 +53,7 @@ def test_where_the_specials_are():
 def test_text_never_spells_a_special(tokenizer):
     specials = special_ids(tokenizer)
     assert not specials & set(tokenizer.encode(HOSTILE))
-    for text in SPECIALS:
+    for text in COMPACT.specials:
         assert not specials & set(tokenizer.encode(text))
     prompt = tokenizer.encode_prompt([{"role": "user", "content": HOSTILE}])
     assert [i for i in prompt if i in specials] == [
@@ -126,7 +127,7 @@ def test_fingerprints_tell_vocabularies_apart():
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"holds no tokenizer\.json and no tokenizer\.model"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):

@@ -52,6 +52,10 @@ def test_help_imports_nothing_heavy():
         (["filter", ".", "--output", "x"], "."),
         (["balance", "pairs.jsonl", "--tokenizer", ".", "--output", "x", "--buckets", "0"], "0"),
         (["report", "nowhere"], "nowhere/report.json: no such file"),
+        (["chat"], "PATH"),
+        (["chat", "nowhere"], "nowhere"),
+        (["chat", "nowhere", "--top-p", "0"], "top_p"),
+        (["chat", ".", "--dtype", "float8"], "float8"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, command, message):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import InputError, RunStopped
-from glm_jax.generation import Sampling
+from glm_jax.sampling import Sampling
 from glm_jax.train import loop
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, ppo_step
@@ -103,10 +103,10 @@ def test_a_finished_run_keeps_no_checkpoint(tmp_path):
 def test_ppo_resumes_bit_for_bit(tiny, tmp_path):
     """Weights, moments, the schedule's count, the key and the iteration all come back."""
     config = PPOHyperparameters(
-        sampling=Sampling(max_tokens=4), iterations=4, batch_size=4, supervised_coefficient=0.0,
+        sampling=Sampling(max_new_tokens=4), iterations=4, batch_size=4, supervised_coefficient=0.0,
         actor=OptimizerConfig(learning_rate=1e-3, schedule="linear"),
     )  # fmt: skip
-    reward_model, reference = tiny("scalar", seed=1), tiny(seed=2)
+    reward_model, reference = tiny("reward", seed=1), tiny(seed=2)
 
     def batch_at(i):
         tokens = np.random.default_rng(i).integers(1, 20, (4, 3), np.int32)

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from glm_jax.data.batches import span_mask
-from glm_jax.generation import Sampling
+from glm_jax.decoding import LENGTH, STOP
+from glm_jax.sampling import Sampling
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, step
 from glm_jax.train.sft import SFTBatch
 
 B, P, R = 8, 5, 6
 CONFIG = PPOHyperparameters(
-    sampling=Sampling(max_tokens=R, temperature=0.7),
+    sampling=Sampling(max_new_tokens=R, temperature=0.7),
     iterations=50,
     batch_size=B,
     supervised_coefficient=0.0,
@@ -41,7 +42,7 @@ def models(tiny):
     actor, reference = tiny(seed=0), tiny(seed=1)
     for model in (actor, reference):
         model.head.set_value(model.head[...] * 20.0)
-    return actor, reference, tiny("scalar", seed=2)
+    return actor, reference, tiny("reward", seed=2)
 
 
 def same(one, other):
@@ -146,7 +147,7 @@ def test_answers_of_one_token_and_answers_without_end(models, eos, length, stopp
     state, metrics, completions = step(init(CONFIG, actor, reference, reward_model), prompts())
     assert metrics["length"] == length and metrics["truncated"] == 1.0 - stopped
     assert completions.mask.sum() == B * length
-    assert completions.stopped.tolist() == [stopped] * B
+    assert completions.finish.tolist() == [STOP if stopped else LENGTH] * B
     assert all(np.isfinite(value) for value in metrics.values())
     assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.trainable))
 
@@ -206,7 +207,7 @@ def test_ppo_learns_what_is_rewarded_and_keeps_what_is_taught(tiny):
     """
     small = {"vocab_size": 12, "hidden_size": 16}
     config = PPOHyperparameters(
-        sampling=Sampling(max_tokens=R),
+        sampling=Sampling(max_new_tokens=R),
         iterations=30,
         batch_size=32,
         kl_coefficient=0.0,
@@ -214,7 +215,7 @@ def test_ppo_learns_what_is_rewarded_and_keeps_what_is_taught(tiny):
         actor=OptimizerConfig(learning_rate=1e-2),
         critic=OptimizerConfig(learning_rate=1e-2),
     )
-    actor, reward_model = tiny(**small), counter(tiny("scalar", **small), token=7)
+    actor, reward_model = tiny(**small), counter(tiny("reward", **small), token=7)
     taught = np.full((config.updates, 1, 6), 3, np.int32)
     taught[:, :, :2] = 5
     mask = np.ones_like(taught, bool)

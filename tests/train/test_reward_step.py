@@ -38,7 +38,7 @@ def swapped(batch):
 
 
 def test_swapping_the_sides_negates_the_margin_exactly(tiny, batch):
-    model = tiny("scalar")
+    model = tiny("reward")
     chosen, rejected = reward.pair_scores(model, batch)
     other_chosen, other_rejected = reward.pair_scores(model, swapped(batch))
     assert jnp.any(chosen != rejected)
@@ -46,7 +46,7 @@ def test_swapping_the_sides_negates_the_margin_exactly(tiny, batch):
 
 
 def test_scores_do_not_depend_on_pads_or_on_the_rest_of_the_batch(tiny, batch):
-    model = tiny("scalar")
+    model = tiny("reward")
     chosen, _ = reward.pair_scores(model, batch)
     row = reward.PairBatch(*(np.pad(x[3:4], ((0, 0), (0, 5))) for x in batch))
     np.testing.assert_allclose(reward.pair_scores(model, row)[0], chosen[3:4], rtol=1e-5)
@@ -56,7 +56,7 @@ def test_a_fresh_head_prefers_neither_side(tiny, batch):
     """Over fresh models: accuracy about one half, loss about log 2, scores of about unit size."""
     losses, accuracies, scores = [], [], []
     for seed in range(8):
-        both = reward.pair_scores(tiny("scalar", seed), batch)
+        both = reward.pair_scores(tiny("reward", seed), batch)
         losses.append(jnp.mean(reward.ranking_loss(*both, 0.0)))
         accuracies.append(jnp.mean(both[0] > both[1]))
         scores.append(jnp.stack(both))
@@ -67,9 +67,9 @@ def test_a_fresh_head_prefers_neither_side(tiny, batch):
 
 def test_a_few_steps_learn_a_preference(tiny, batch):
     optimiser = adamw(OptimizerConfig(learning_rate=1e-2), 100)
-    state = start(tiny("scalar"), optimiser)
+    state = start(tiny("reward"), optimiser)
     same = batch._replace(rejected=batch.chosen, rejected_mask=batch.chosen_mask)
-    _, metrics = reward.step(start(tiny("scalar"), optimiser), same, optimiser=optimiser, l2=0.05)
+    _, metrics = reward.step(start(tiny("reward"), optimiser), same, optimiser=optimiser, l2=0.05)
     assert metrics["accuracy"] == 0.5 and metrics["margin"] == 0.0  # ties count one half
     for _ in range(100):
         given = jax.tree.leaves(state)

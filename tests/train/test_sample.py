@@ -34,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
 
 def sample(folder: Path, output: str, *options: str) -> int:
     model, prompts = str(folder / "model"), str(folder / "prompts.jsonl")
-    fixed = ["--n", "3", "--max-tokens", "6", "--max-prompt", "12", "--output"]
+    fixed = ["--n", "3", "--max-new-tokens", "6", "--max-prompt", "12", "--output"]
     return cli.main(["sample", model, prompts, *fixed, str(folder / output), *options])
 
 
@@ -58,6 +58,23 @@ def test_a_cut_off_call_goes_on(folder: Path):
     (folder / "again.jsonl.partial").write_text("".join(lines[:6]) + lines[6][:20])
     assert sample(folder, "again.jsonl", "--batch-size", "4") == 0
     assert (folder / "again.jsonl").read_text() == text
+
+
+def test_how_responses_are_drawn_and_end(folder: Path, capsys):
+    def drawn(name: str, *options: str) -> list[Sample]:
+        assert sample(folder, name, *options, "--batch-size", "15") == 0
+        return records.read(folder / name, Sample)
+
+    likeliest = drawn("likeliest.jsonl", "--temperature", "0")
+    assert all(s.tokens == likeliest[i // 3 * 3].tokens for i, s in enumerate(likeliest))
+    top = drawn("top.jsonl", "--top-k", "3", "--top-p", "0.01")
+    assert [s.tokens for s in top] == [s.tokens for s in likeliest]
+    repeated = drawn("repeated.jsonl", "--repeat-ngram", "1", "--repeat-times", "2")
+    ended = [s.finish == "repetition" for s in repeated]
+    assert ended == [s.tokens.count(s.tokens[-1]) == 2 for s in repeated] and any(ended)
+    assert sample(folder, "wrong.jsonl", "--top-p", "2") == 2
+    assert "'sampling.top_p' should be less than or equal to 1" in capsys.readouterr().err
+    assert not (folder / "wrong.jsonl.yaml").exists()
 
 
 def test_answers_do_not_depend_on_the_batch(folder: Path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from glm_jax.model import GLM
-from glm_jax.train.scoring import last_scores, token_log_probs, token_values
+from glm_jax.train.scoring import token_log_probs, token_values
 
-scores_of = jax.jit(last_scores)
+scores_of = jax.jit(lambda model, tokens, mask: model(tokens, mask))
 LENGTHS = np.array([10, 7, 1])
 
 
@@ -35,16 +35,16 @@ def rows(left: int, right: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
 
 
 def test_scores_are_read_at_the_last_real_token(sharp):
-    model, (tokens, mask) = sharp("scalar"), rows(0, 0)
+    model, (tokens, mask) = sharp("reward"), rows(0, 0)
     scores = scores_of(model, tokens, mask)
-    expected = model(tokens, mask)[np.arange(3), LENGTHS - 1, 0]
+    expected = model.outputs(model.hidden(tokens, mask))[np.arange(3), LENGTHS - 1, 0]
     assert float(jnp.std(scores)) > 0.1
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("left", "right"), [(0, 5), (5, 0), (17, 2)])
 def test_scores_depend_on_neither_pads_nor_other_rows(sharp, left, right):
-    model = sharp("scalar")
+    model = sharp("reward")
     expected = scores_of(model, *rows(0, 0))
     tokens, mask = rows(left, right, seed=left)
     np.testing.assert_allclose(scores_of(model, tokens, mask), expected, atol=1e-5)
@@ -68,8 +68,8 @@ def test_log_probs_are_of_each_token_given_those_before(sharp, temperature):
 
 def test_values_are_of_the_state_before_the_token(sharp):
     """The last token itself, which no state holds yet, changes none of them."""
-    critic, (tokens, mask) = sharp("scalar"), rows(3, 0)
+    critic, (tokens, mask) = sharp("value"), rows(3, 0)
     values = token_values(critic, tokens, mask, 4)
-    np.testing.assert_allclose(values, critic(tokens, mask)[:, -5:-1, 0], atol=1e-5)
+    np.testing.assert_allclose(values, critic(tokens, mask)[:, -5:-1], atol=1e-5)
     other = tokens.at[:, -1].set((tokens[:, -1] + 1) % 20)
     np.testing.assert_array_equal(token_values(critic, other, mask, 4), values)
