@@ -88,7 +88,7 @@ def start(
     """Reads the prompts and draws the first token of each answer."""
     (B, P), R = prompts_BxP.shape, sampling.max_new_tokens
     completions = Completions(
-        jnp.full((B, R), model.config.pad_token_id, jnp.int32), jnp.zeros((B, R)),
+        jnp.full((B, R), model.config.pad_token_id, jnp.int32), jnp.zeros((B, R), jnp.float32),
         jnp.zeros((B, R), bool), jnp.full((B,), LENGTH, jnp.int32),
     )  # fmt: skip
     mask_BxS = jnp.concatenate([prompt_mask_BxP, jnp.ones((B, R), bool)], axis=1)

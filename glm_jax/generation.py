@@ -51,12 +51,8 @@ def generate(
     )  # fmt: skip
     if model.head_kind != "lm":
         raise InputError(f"a model with the head {model.head_kind!r} writes no text; 'lm' does")
-    if key is None and sampling.temperature > 0:
-        raise InputError(f"temperature {temperature} needs a key, such as jax.random.key(0)")
     tokens_BxT, mask_BxT = _prompts(input_ids, attention_mask, model.config.vocab_size)
-    key = jax.random.key(0) if key is None else key
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = _noise(key, sampling)
     return _generate(model, tokens_BxT, mask_BxT, key, sampling=sampling)
 
 
@@ -98,6 +94,20 @@ def _newest(state: Decoding):
     """The state, its newest token, and whether that was the last: the host reads scalars alone."""
     drawn = state.completions
     return state, drawn.tokens[0, state.place - 1], drawn.finish[0] != LENGTH
+
+
+def _noise(key: Array | None, sampling: Sampling) -> Key[Array, ""]:
+    """The key, typed; without chance any will do."""
+    if key is None and sampling.temperature == 0:
+        return jax.random.key(0)
+    if isinstance(key, jax.Array):
+        if key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            return key
+        if key.ndim == 1 and key.dtype == jnp.uint32:  # of `jax.random.PRNGKey`
+            return jax.random.wrap_key_data(key)
+    raise InputError(
+        f"temperature {sampling.temperature} needs a key, jax.random.key(seed); got {key!r}"
+    )
 
 
 def _prompts(input_ids, attention_mask, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:

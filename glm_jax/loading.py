@@ -1,30 +1,28 @@
 """Filling a model's weights from a checkpoint, block by block.
 
-Each device's part of each weight is a buffer on that device. Blocks of rows are read and
-transposed by a few threads and written into their buffers in place, so that the host holds no more
-than the blocks under way.
+Each device's part of each weight is a buffer. Blocks of rows are read by a few threads and written
+into their buffers in place, so that the host holds no more than the blocks under way beside what
+its own devices hold.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from math import prod
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
-from jaxtyping import Array, Int, Shaped
 
+from glm_jax.buffers import DeviceBuffer, Extent, HostBuffer
 from glm_jax.placement import Matrix, Tensor, declared, matrix
 from glm_jax.tensor_files import StoredTensor
 
 BLOCK_BYTES = 2**24
-THREADS = 2
-AHEAD = 4
+THREADS = min(8, os.cpu_count() or 1)
 
 
 class Range(NamedTuple):
@@ -74,28 +72,33 @@ def fill(
     params = declared(model)
     forms = [matrix(param) for param in params]
     parts = [_parts(p, f, s) for p, f, s in zip(params, forms, shardings, strict=True)]
+    make = HostBuffer if _platform(shardings) == "cpu" else DeviceBuffer
     buffers = [
-        {
-            part: [_blank(_extent(part), form.transposed, dtype, device) for device in devices]
-            for part, devices in of.items()
-        }
+        {part: make(_extent(part, form), form.transposed, dtype, on) for part, on in of.items()}
         for of, form, dtype in zip(parts, forms, dtypes, strict=True)
     ]
-    jobs = _jobs(expected, stored, forms, parts)
-    for job, block in _ahead(jobs, lambda job: _read(job, forms[job.leaf])):
-        copies = buffers[job.leaf][job.part]
-        at = (job.layer, 0, job.start) if forms[job.leaf].transposed else (job.layer, job.start, 0)
-        for i, device in enumerate(parts[job.leaf][job.part]):
-            copies[i] = _write(copies[i], jax.device_put(block, device), at)
-        jax.block_until_ready(copies)
-        progress(block.nbytes)
-    for param, copies, sharding in zip(params, buffers, shardings, strict=True):
+
+    def work(job: Job) -> int:
+        block = job.stored.read(slice(*job.rows))
+        block = block[:, None] if forms[job.leaf].vector else block[:, slice(*job.part.columns)]
+        buffers[job.leaf][job.part].write(job.layer, job.start, block)
+        return block.nbytes
+
+    for read in _ahead(_jobs(expected, stored, forms, parts), work):
+        progress(read)
+    for param, of, sharding in zip(params, buffers, shardings, strict=True):
         shape = sharding.shard_shape(param.shape) if sharding else param.shape
-        arrays = [_shaped(buffer, shape) for of in copies.values() for buffer in of]
+        arrays = [array for buffer in of.values() for array in buffer.arrays(shape)]
+        of.clear()
         param.set_value(
             jax.make_array_from_single_device_arrays(param.shape, sharding, arrays)
             if sharding else arrays[0]
         )  # fmt: skip
+
+
+def _platform(shardings: list[Sharding | None]) -> str:
+    sharding = shardings[0]
+    return next(iter(sharding.device_set)).platform if sharding else jax.default_backend()
 
 
 def _parts(
@@ -126,10 +129,10 @@ def _flat(ranges: list[Range], shape: tuple[int, ...]) -> Range:
     return Range(ranges[0].start * inner, ranges[0].stop * inner)
 
 
-def _extent(part: Part) -> tuple[int, int, int]:
-    """Matrices, rows and columns of a part."""
-    size = [cut.stop - cut.start for cut in (*part.stack, part.rows, part.columns)]
-    return prod(size[:-2]), size[-2], size[-1]
+def _extent(part: Part, form: Matrix) -> Extent:
+    """The sizes of a part's buffer."""
+    *stack, rows, columns = (cut.stop - cut.start for cut in (*part.stack, part.rows, part.columns))
+    return (prod(stack), *((columns, rows) if form.transposed else (rows, columns)))
 
 
 def _jobs(
@@ -163,60 +166,16 @@ def _within(stack: tuple[Range, ...], index: tuple[int, ...]) -> int | None:
     return place
 
 
-def _read(job: Job, form: Matrix) -> np.ndarray:
-    """One matrix of a block, as the buffer has it: [1, columns, rows] or [1, rows, columns]."""
-    block = job.stored.read(slice(*job.rows))
-    if form.vector:
-        return block[None, None]
-    block = block[:, slice(*job.part.columns)]
-    return transposed(block)[None] if form.transposed else np.ascontiguousarray(block)[None]
-
-
-def transposed(block: np.ndarray) -> np.ndarray:
-    """A contiguous copy of block.T: strips that fit into the cache are ten times as fast."""
-    bits = block.view(f"u{block.dtype.itemsize}")
-    turned = np.empty(bits.shape[::-1], bits.dtype)
-    for i in range(0, len(bits), 64):
-        turned[:, i : i + 64] = bits[i : i + 64].T
-    return turned.view(block.dtype)
-
-
-def _ahead(
-    jobs: Iterator[Job], work: Callable[[Job], np.ndarray]
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Each job with its result, in order, a few being worked on ahead."""
+def _ahead(jobs: Iterator[Job], work: Callable[[Job], int]) -> Iterator[int]:
+    """What `work` returns of each job, in order, while a few threads work ahead."""
     with ThreadPoolExecutor(THREADS) as threads:
-        under_way: deque[tuple[Job, Future[np.ndarray]]] = deque()
+        under_way: deque[Future[int]] = deque()
         try:
             for job in jobs:
-                under_way.append((job, threads.submit(work, job)))
-                if len(under_way) == AHEAD:
-                    first, future = under_way.popleft()
-                    yield first, future.result()
+                under_way.append(threads.submit(work, job))
+                if len(under_way) == 2 * THREADS:
+                    yield under_way.popleft().result()
             while under_way:
-                first, future = under_way.popleft()
-                yield first, future.result()
+                yield under_way.popleft().result()
         finally:
             threads.shutdown(cancel_futures=True)
-
-
-def _blank(
-    extent: tuple[int, int, int], transposed: bool, dtype: np.dtype, device: jax.Device | None
-) -> jax.Array:
-    matrices, rows, columns = extent
-    shape = (matrices, columns, rows) if transposed else (matrices, rows, columns)
-    return jnp.zeros(shape, dtype, device=device)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _write(
-    buffer: Shaped[Array, "S I O"],
-    block: Shaped[Array, "1 I2 O2"],
-    at: tuple[Int[Array, ""], Int[Array, ""], Int[Array, ""]],
-) -> Shaped[Array, "S I O"]:
-    return jax.lax.dynamic_update_slice(buffer, block.astype(buffer.dtype), at)
-
-
-@partial(jax.jit, donate_argnums=0, static_argnums=1)
-def _shaped(buffer: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return buffer.reshape(shape)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config_files import Naming, config_json, read_config
 from glm_jax.errors import InputError
-from glm_jax.loading import fill, transposed
+from glm_jax.loading import fill
 from glm_jax.model import GLM, Head
 from glm_jax.placement import Piece, Tensor, declared, matrix, tensors
 from glm_jax.progress import byte_bar
@@ -205,4 +205,4 @@ def _piece(param: nnx.Param, piece: Piece) -> np.ndarray:
         return value.reshape(form.rows)
     if not form.transposed:
         return value.reshape(form.rows, form.columns)
-    return transposed(value.reshape(form.columns, form.rows))
+    return np.ascontiguousarray(value.reshape(form.columns, form.rows).T)

@@ -80,13 +80,22 @@ def _tensor(source: ByteRanges, start: int, name: str, entry: Any) -> StoredTens
         raise problem(f"the dtype is {reprlib.repr(code)}, expected one of {known}")
     if not is_shape(shape):
         raise problem("'shape' should list the sizes of an array")
-    if not is_shape(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not _is_range(offsets):
         raise problem("'data_offsets' should be where the tensor begins and where it ends")
     begin, end = offsets
     tensor = StoredTensor(source, start + begin, tuple(shape), _DTYPES[code])
     if end - begin != tensor.nbytes:
         raise problem(f"{tensor.nbytes} bytes in its shape, {end - begin} in the file")
     return tensor
+
+
+def _is_range(offsets: Any) -> bool:
+    return (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(type(offset) is int for offset in offsets)
+        and 0 <= offsets[0] <= offsets[1] < 2**60
+    )
 
 
 @runtime_checkable

@@ -59,16 +59,10 @@ def run(
             continue
         if len(kept) < len(asked):
             _notice(f"the context is full: forgot the {len(asked) - len(kept)} oldest messages")
-        answer = ""
-        with _interrupts() as interrupted:
-            turn_key = jax.random.fold_in(key, turn)
-            tokens = stream(glm, prompt, sampling, turn_key, width(len(prompt), room))
-            tokens = takewhile(lambda _: not interrupted.is_set(), tokens)
-            for piece in pieces(tokens, tokenizer.decode):
-                print(piece, end="", flush=True)
-                answer += piece
-        print(flush=True)
-        messages = [*kept, Message(role="assistant", content=answer.strip())]
+        noise = jax.random.fold_in(key, turn)
+        tokens = stream(glm, prompt, sampling, noise, width(len(prompt), room))
+        answer = _shown(tokens, tokenizer.decode)
+        messages = [*kept, Message(role="assistant", content=answer)]
 
 
 def fit(
@@ -99,6 +93,19 @@ def pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterato
         if len(text) > shown:
             yield text[shown:]
             shown = len(text)
+
+
+def _shown(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> str:
+    """The text of tokens, which is written as they come, until their end or Ctrl-C."""
+    answer = ""
+    with _interrupts() as interrupted:
+        # not every token gives a piece of text, but each is a chance to stop
+        tokens = takewhile(lambda _: not interrupted.is_set(), tokens)
+        for piece in pieces(tokens, decode):
+            print(piece, end="", flush=True)
+            answer += piece
+    print(flush=True)
+    return answer.strip()
 
 
 def _lines() -> Iterator[str]:

@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
     options(chat, ("max_new_tokens", "temperature", "top_p"))
     chat.add_argument("--seed", type=int, help="the same seed and messages give the same answers")
-    chat.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights in memory")
+    dtypes = ("float32", "bfloat16")
+    chat.add_argument("--dtype", choices=dtypes, help="of the weights; float32 unless given")
 
     filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
     filters.add_argument("pairs", metavar="PAIRS", help="JSON lines")

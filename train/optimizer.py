@@ -47,9 +47,13 @@ def _adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformatio
     steps = [optax.clip_by_global_norm(config.max_grad_norm)] if config.max_grad_norm else []
     steps.append(
         optax.adamw(
-            schedule, config.beta1, config.beta2, config.epsilon,
-            weight_decay=config.weight_decay, mask=_decays,
-        )  # fmt: skip
+            schedule,
+            config.beta1,
+            config.beta2,
+            config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=_decays,
+        )
     )
     return _relaxed(optax.chain(*steps))
 

@@ -85,7 +85,7 @@ def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) 
         id=prompt.id,
         sample=number,
         prompt=prompt.prompt,
-        text=tokenizer.decode(tokens),
+        text=tokenizer.decode_response(tokens),
         tokens=tokens,
         log_probs=[round(float(x), 6) for x in drawn.log_probs[i, :length]],
         finish=FINISH_REASONS[drawn.finish[i]],

@@ -169,6 +169,7 @@ BAD = {
     "too large": ([[1, 50]], {}, r"in \[0, 50\), got 50"),
     "negative": ([[1, -1]], {}, "got -1"),
     "no key": ([[1]], {"temperature": 0.5}, "key"),
+    "keys": ([[1]], {"temperature": 0.5, "key": jax.random.split(KEY, 2)}, "key"),
     "temperature": ([[1]], {"temperature": -1.0}, "temperature"),
     "top_p 0": ([[1]], {"top_p": 0.0}, "top_p"),
     "top_p 2": ([[1]], {"top_p": 2.0}, "top_p"),
