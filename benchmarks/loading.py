@@ -27,11 +27,11 @@ def write(folder: Path, preset: str, naming: str, stored: str) -> int:
     import numpy as np
     from flax import nnx
 
-    from glm_jax.config_files import config_json
+    from glm_jax.checkpoint.config_files import config_json
+    from glm_jax.checkpoint.placement import tensors
+    from glm_jax.checkpoint.safetensors_files import write_safetensors
     from glm_jax.model import GLM
-    from glm_jax.placement import tensors
     from glm_jax.presets import PRESETS
-    from glm_jax.safetensors_files import write_safetensors
 
     config, rng = PRESETS[preset], np.random.default_rng(0)
     layout = tensors(nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0))), naming)

@@ -12,7 +12,7 @@ import numpy as np
 
 from glm_jax.data.records import Dialogue, Pair, Prompt
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 
 TooLong: TypeAlias = Literal["truncate", "drop"]
 Tokens: TypeAlias = list[int]

@@ -7,24 +7,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glm_jax.checkpoint.pretrained import load_pretrained as load_pretrained
+    from glm_jax.checkpoint.pretrained import save_pretrained as save_pretrained
     from glm_jax.config import GLMConfig as GLMConfig
     from glm_jax.errors import InputError as InputError
     from glm_jax.generation import generate as generate
     from glm_jax.model import GLM as GLM
-    from glm_jax.pretrained import load_pretrained as load_pretrained
-    from glm_jax.pretrained import save_pretrained as save_pretrained
+    from glm_jax.model import with_head as with_head
+    from glm_jax.presets import preset as preset
     from glm_jax.sampling import Sampling as Sampling
-    from glm_jax.tokenizer import Tokenizer as Tokenizer
+    from glm_jax.text.tokenizer import Tokenizer as Tokenizer
 
 _HOMES = {
     "GLM": "model",
     "GLMConfig": "config",
     "InputError": "errors",
     "Sampling": "sampling",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "text.tokenizer",
     "generate": "generation",
-    "load_pretrained": "pretrained",
-    "save_pretrained": "pretrained",
+    "load_pretrained": "checkpoint.pretrained",
+    "preset": "presets",
+    "save_pretrained": "checkpoint.pretrained",
+    "with_head": "model",
 }
 
 __all__ = sorted(_HOMES)

@@ -10,7 +10,7 @@ import numpy as np
 from glm_jax.data.batches import PairArrays, SFTArrays, cut_prompt, span_mask
 from glm_jax.data.records import Sample
 from glm_jax.model import GLM
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.scoring import token_log_probs
 
 

@@ -11,9 +11,8 @@ import jax
 
 from glm_jax.data.records import Message
 from glm_jax.generation import stream
-from glm_jax.pretrained import load_pretrained
 from glm_jax.sampling import Sampling
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.train.policy import load_policy
 
 HELP = "/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer"
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the bytes of half a character decode to
@@ -27,7 +26,7 @@ def run(
     temperature: float = 0.8,
     top_p: float = 0.8,
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: str | None = "float32",
 ) -> None:
     """Reads messages from stdin and writes answers to stdout; notices go to stderr.
 
@@ -38,11 +37,9 @@ def run(
         file.reconfigure(errors="replace")
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     Sampling(**settings)  # wrong settings are said before gigabytes are read
-    tokenizer = Tokenizer.load(model)
-    glm = load_pretrained(model, head="lm", **({"dtype": dtype} if dtype else {}))
+    glm, tokenizer = load_policy(model, dtype=dtype)
     context = glm.config.max_position_embeddings
     settings["max_new_tokens"] = min(max_new_tokens, context // 2)
-    settings["stop_ids"] = sorted({*glm.config.eos_token_id, *tokenizer.stop_ids})
     sampling, key = Sampling(**settings), jax.random.key(seed)
     room = context - sampling.max_new_tokens
 

@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from glm_jax.checkpoint.pretrained import save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
 from glm_jax.data.records import Pair, Sample, read
 from glm_jax.model import GLM
-from glm_jax.pretrained import load_pretrained, save_pretrained
-from glm_jax.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import dpo_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import token_log_probs
 from glm_jax.train.update import TrainState, start, update
@@ -111,7 +111,7 @@ def run(config: DPOConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
-    tokenizer, reference = Tokenizer.load(config.model), load_pretrained(config.model, "lm")
+    reference, tokenizer = load_policy(config.model)
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)
@@ -120,7 +120,7 @@ def run(config: DPOConfig) -> Path:
     optimiser = adamw(config.optimizer, config.steps)
     state = loop.train(
         folder,
-        start(load_pretrained(config.model), optimiser),
+        start(load_policy(config.model)[0], optimiser),
         lambda state, batch: step(state, reference, batch, optimiser=optimiser, beta=config.beta),
         lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
         config.steps,

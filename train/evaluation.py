@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.configuration import to_dict
 from glm_jax.data import records
 from glm_jax.data.records import Pair, Sample
 from glm_jax.model import GLM
-from glm_jax.pretrained import load_pretrained
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import evaluation_policies as policies
 from glm_jax.train import evaluation_rewards as rewards
 from glm_jax.train.batched import score_samples

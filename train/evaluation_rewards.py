@@ -18,7 +18,7 @@ from glm_jax.data.proving_ground.utility import utility
 from glm_jax.data.proving_ground.world import filler_variant
 from glm_jax.data.records import Pair, Sample
 from glm_jax.model import GLM
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.batched import score_pairs, score_samples
 from glm_jax.train.preferences import groups_of, response_lengths
 from glm_jax.train.statistics import accuracy, correlation, mean_interval

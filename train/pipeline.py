@@ -15,13 +15,13 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.configuration import configuration
 from glm_jax.data import records
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
-from glm_jax.pretrained import load_pretrained
 from glm_jax.sampling import Sampling
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, evaluation, ppo, preferences, report, reward, sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.dpo import DPOConfig

@@ -18,16 +18,17 @@ import jax
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data import records
 from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.decoding import FINISH_REASONS
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.model import GLM
-from glm_jax.pretrained import load_pretrained, save_pretrained
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop, sample
 from glm_jax.train.batched import response_log_probs, score_samples
+from glm_jax.train.policy import load_policy
 from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
 from glm_jax.train.ppo_step import (
     PPOBatch,
@@ -88,11 +89,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     if begun(config.run, config) and output.exists():
         return output
     _check(config)
-    tokenizer = Tokenizer.load(config.model)
-    reference, reward_model = (
-        load_pretrained(config.model, "lm"),
-        load_pretrained(config.reward_model, "reward"),
-    )
+    reference, tokenizer = load_policy(config.model)
+    reward_model = load_pretrained(config.reward_model, "reward")
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
     held_out = records.read(config.eval_prompts, Prompt) if config.eval_prompts else []

@@ -13,7 +13,7 @@ from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters

@@ -12,7 +12,7 @@ from glm_jax.data import filters, records
 from glm_jax.data.balance import Balanced, balance, longer_is_better
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.run_folder import write_json
 
 

@@ -11,7 +11,7 @@ from glm_jax.data import records
 from glm_jax.data.proving_ground import world
 from glm_jax.data.records import Dialogue, Pair, Prompt
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 
 RANKED = 5  # one of so many prompts has four responses and all six pairs, the others have two
 

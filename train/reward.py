@@ -11,12 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
 from glm_jax.data.records import Pair, read
 from glm_jax.model import GLM, with_head
-from glm_jax.pretrained import load_pretrained, save_pretrained
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import ranking_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw

@@ -19,9 +19,9 @@ from glm_jax.data.records import Prompt, Sample
 from glm_jax.decoding import FINISH_REASONS, Completions, rollout, row_keys
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
-from glm_jax.pretrained import load_pretrained
 from glm_jax.sampling import Sampling
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
+from glm_jax.train.policy import load_policy
 from glm_jax.train.progress import progress
 from glm_jax.train.run_folder import read_rows
 
@@ -109,7 +109,7 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
             return output
     elif output.exists():
         raise InputError(f"{output} exists already; delete it, or name another file")
-    model, tokenizer = load_pretrained(config.model, "lm"), Tokenizer.load(config.model)
+    model, tokenizer = load_policy(config.model)
     output.parent.mkdir(parents=True, exist_ok=True)
     configuration.save(config, settings)
     total, size = len(prompts) * config.n, config.batch_size

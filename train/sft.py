@@ -11,17 +11,18 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 from pydantic import NonNegativeInt, PositiveInt
 
+from glm_jax.checkpoint.pretrained import save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import SFTArrays, grouped_order, sft_arrays, span_mask, width
 from glm_jax.data.records import Dialogue, read
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
-from glm_jax.pretrained import load_pretrained, save_pretrained
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import Total, next_token_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import token_log_probs
 from glm_jax.train.update import TrainState, start, update
@@ -114,12 +115,11 @@ def run(config: SFTConfig) -> Path:
 
 
 def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
-    where = config.tokenizer or config.model
-    if not where:
-        raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
-    tokenizer = Tokenizer.load(where)
     if config.model:
-        return load_pretrained(config.model, "lm"), tokenizer
+        return load_policy(config.model, tokenizer=config.tokenizer)
+    if not config.tokenizer:
+        raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
+    tokenizer = Tokenizer.load(config.tokenizer)
     architecture = dataclasses.replace(
         config.architecture,
         vocab_size=tokenizer.vocab_size,

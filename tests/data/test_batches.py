@@ -6,7 +6,7 @@ import pytest
 from glm_jax.data.batches import order, pair_arrays, prompt_arrays, sft_arrays, span_mask
 from glm_jax.data.records import Dialogue, Pair, Prompt, read
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 
 WORDS = [f"w{i}" for i in range(30)]
 TOKENIZER = Tokenizer.word_level(WORDS)

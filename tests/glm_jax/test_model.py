@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.layers import empty_cache
 from glm_jax.model import GLM, positions, with_head
-from glm_jax.pretrained import load_pretrained, save_pretrained
 
 EXPERTS = {
     "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 3,

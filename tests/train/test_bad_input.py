@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
 
 DIALOGUE = '{"prompt": [{"role": "user", "content": "a"}], "response": "b"}\n'

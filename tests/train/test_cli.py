@@ -11,7 +11,7 @@ import pytest
 from glm_jax.data import records
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
 
 PROGRAM = Path(sys.executable).with_name("glm-rlhf")

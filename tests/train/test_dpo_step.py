@@ -4,7 +4,7 @@ import pytest
 
 from glm_jax.data.batches import pair_arrays
 from glm_jax.data.records import Pair, Sample
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, sft
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.update import start

@@ -5,7 +5,7 @@ import pytest
 
 from glm_jax.data.batches import pair_arrays
 from glm_jax.data.records import Pair
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import reward
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.update import start

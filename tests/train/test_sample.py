@@ -8,7 +8,7 @@ from flax import nnx
 from glm_jax import GLM, GLMConfig, save_pretrained
 from glm_jax.data import records
 from glm_jax.data.records import Prompt, Sample
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
 
 WORDS = "a b c d e f g h".split()  # noqa: SIM905

@@ -5,7 +5,7 @@ import pytest
 from glm_jax.data.batches import sft_arrays
 from glm_jax.data.records import Dialogue
 from glm_jax.model import GLM
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sft
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.update import start

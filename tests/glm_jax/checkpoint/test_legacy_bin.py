@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from glm_jax import legacy_bin, tensor_pickle
+from glm_jax.checkpoint import legacy_bin, tensor_pickle
+from glm_jax.checkpoint.legacy_bin import bin_tensors
+from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.errors import InputError
-from glm_jax.legacy_bin import bin_tensors
-from glm_jax.tensor_files import stored_tensors
 
 
 def text(value: str) -> bytes:
@@ -289,7 +289,8 @@ def test_a_damaged_file_is_refused(write):
 def test_pytorch_is_not_imported(write):
     file = write(state(tensor()))
     script = (
-        "import sys; from glm_jax.legacy_bin import bin_tensors; print(*bin_tensors(sys.argv[1]));"
+        "import sys; from glm_jax.checkpoint.legacy_bin import bin_tensors;"
+        "print(*bin_tensors(sys.argv[1]));"
         "assert not {'torch', 'jax', 'safetensors'} & sys.modules.keys()"
     )
     command = [sys.executable, "-c", script, file]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.byte_ranges import ByteRanges
+from glm_jax.checkpoint.byte_ranges import ByteRanges
 from glm_jax.errors import InputError
 
 
@@ -42,6 +42,19 @@ class StoredTensor:
         offset = self.offset + first * prod(shape[1:]) * self.dtype.itemsize
         data = self.source.read(offset, prod(shape) * self.dtype.itemsize)
         return data.view(self.dtype).reshape(shape)
+
+    def read_block(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+        """Rows and columns, each from the first to before the last, of a matrix: a new array."""
+        (first, last), (left, right), width = rows, columns, self.shape[1]
+        if not 0 <= left <= right <= width:
+            raise ValueError(f"{self.file}: there are {width} columns, got {columns}")
+        if (left, right) == (0, width):
+            return self.read(slice(first, last))
+        item = self.dtype.itemsize
+        offset = self.offset + (first * width + left) * item
+        size = (right - left) * item
+        data = self.source.read_strided(offset, last - first, size, width * item)
+        return np.ascontiguousarray(data).view(self.dtype)
 
 
 def is_shape(value: Any) -> bool:

@@ -13,9 +13,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from glm_jax.checkpoint.safetensors_files import safetensors_tensors, write_safetensors
+from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.errors import InputError
-from glm_jax.safetensors_files import safetensors_tensors, write_safetensors
-from glm_jax.tensor_files import stored_tensors
 
 RNG = np.random.default_rng(0)
 TENSORS = {

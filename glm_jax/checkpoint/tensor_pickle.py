@@ -14,8 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from glm_jax.checkpoint.stored_tensor import check_name
 from glm_jax.errors import InputError
-from glm_jax.stored_tensor import check_name
 
 _MAX_INSTRUCTIONS = 4_000_000  # a tensor takes about thirty
 _STORAGES = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from glm_jax import pretrained
+from glm_jax.checkpoint import pretrained
+from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.errors import InputError
-from glm_jax.pretrained import load_pretrained, save_pretrained
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 
 TOKENS = np.arange(40, dtype=np.int32).reshape(2, 20)
 

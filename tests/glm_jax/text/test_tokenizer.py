@@ -4,8 +4,8 @@ import pytest
 import transformers
 
 from glm_jax.errors import InputError
-from glm_jax.prompts import COMPACT
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.prompts import COMPACT
+from glm_jax.text.tokenizer import Tokenizer
 
 TEXTS = ["Hello there, 1234 worlds!", "你好世界。", "a  b\n\n\tc don't", "né 🎉 " + "x" * 40]
 WORDS = ["write", "a", "poem", "about", "the", "sea", ".", "sun", "warm", "yes"]

@@ -51,6 +51,24 @@ class ByteRanges:
             self._read_local(self._descriptor, data.data, offset)
         return data
 
+    def read_strided(self, offset: int, count: int, size: int, stride: int) -> np.ndarray:
+        """`size` bytes at `offset` and at every `stride` bytes after it: uint8 [count, size].
+
+        Of a local file these bytes alone are read; of a remote one all from the first to the last,
+        since a request takes longer than what lies between.
+        """
+        span = (count - 1) * stride + size if count else 0
+        if self._descriptor is None:
+            rows = np.zeros(count * stride, np.uint8)
+            rows[:span] = self.read(offset, span)
+            return rows.reshape(count, stride)[:, :size]
+        if not 0 <= offset <= offset + span <= self.size:
+            raise self._too_short(offset + span)
+        data = np.empty((count, size), np.uint8)
+        for i in range(count):
+            self._read_local(self._descriptor, data[i].data, offset + i * stride)
+        return data
+
     def _read_local(self, descriptor: int, buffer: memoryview, offset: int) -> None:
         end = offset + len(buffer)
         while buffer:

@@ -15,10 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 
-from glm_jax.byte_ranges import ByteRanges
+from glm_jax.checkpoint.byte_ranges import ByteRanges
+from glm_jax.checkpoint.stored_tensor import StoredTensor, check_name, is_shape
+from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.errors import InputError
-from glm_jax.stored_tensor import StoredTensor, check_name, is_shape
-from glm_jax.strict_json import parse_json
 
 _MAX_HEADER = 100_000_000
 _DTYPES = {

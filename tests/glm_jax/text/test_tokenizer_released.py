@@ -13,10 +13,10 @@ import transformers
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from glm_jax.prompts import GLM45, ROLES
-from glm_jax.tokenizer import Tokenizer
-from glm_jax.tokenizer_bpe import SPLIT
-from glm_jax.tokenizer_tiktoken import SPECIALS
+from glm_jax.text.bpe import SPLIT
+from glm_jax.text.prompts import GLM45, ROLES
+from glm_jax.text.tiktoken_ranks import SPECIALS
+from glm_jax.text.tokenizer import Tokenizer
 
 TEXTS = [
     "Hello there, 1234 worlds! don't",

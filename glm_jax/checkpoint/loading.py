@@ -17,9 +17,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
 
-from glm_jax.buffers import DeviceBuffer, Extent, HostBuffer
-from glm_jax.placement import Matrix, Tensor, declared, matrix
-from glm_jax.tensor_files import StoredTensor
+from glm_jax.checkpoint.buffers import DeviceBuffer, Extent, HostBuffer
+from glm_jax.checkpoint.placement import Matrix, Tensor, declared, matrix
+from glm_jax.checkpoint.tensor_files import StoredTensor
 
 BLOCK_BYTES = 2**24
 THREADS = min(8, os.cpu_count() or 1)
@@ -63,7 +63,7 @@ def fill(
     """Gives every weight of an abstract model its values.
 
     Args:
-      expected: the tensors that make up the weights, see `glm_jax.placement.tensors`.
+      expected: the tensors that make up the weights, see `glm_jax.checkpoint.placement.tensors`.
       stored: where each of them lies.
       shardings, dtypes: of each weight, in the order of `declared`; no sharding: on JAX's default
         device.
@@ -79,8 +79,10 @@ def fill(
     ]
 
     def work(job: Job) -> int:
-        block = job.stored.read(slice(*job.rows))
-        block = block[:, None] if forms[job.leaf].vector else block[:, slice(*job.part.columns)]
+        if forms[job.leaf].vector:
+            block = job.stored.read(slice(*job.rows))[:, None]
+        else:
+            block = job.stored.read_block(job.rows, job.part.columns)
         buffers[job.leaf][job.part].write(job.layer, job.start, block)
         return block.nbytes
 

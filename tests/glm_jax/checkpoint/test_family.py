@@ -11,8 +11,8 @@ import safetensors.numpy
 from jax.sharding import AxisType
 
 from glm_jax import generate
+from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.errors import InputError
-from glm_jax.pretrained import load_pretrained, save_pretrained
 
 EXPERTS = {
     "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 3,

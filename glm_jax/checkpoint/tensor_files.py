@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from etils import epath
 
-from glm_jax.byte_ranges import ByteRanges
+from glm_jax.checkpoint.byte_ranges import ByteRanges
+from glm_jax.checkpoint.legacy_bin import bin_tensors
+from glm_jax.checkpoint.safetensors_files import safetensors_tensors
+from glm_jax.checkpoint.stored_tensor import StoredTensor, check_name
+from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.errors import InputError
-from glm_jax.legacy_bin import bin_tensors
-from glm_jax.safetensors_files import safetensors_tensors
-from glm_jax.stored_tensor import StoredTensor, check_name
-from glm_jax.strict_json import parse_json
 
 _KINDS: dict[str, Callable[[str], dict[str, StoredTensor]]] = {
     "model.safetensors": safetensors_tensors,

@@ -10,8 +10,8 @@ import sentencepiece
 from tokenizers import Tokenizer as Backend
 
 from glm_jax.errors import InputError
-from glm_jax.prompts import COMPACT, FORMATS
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.prompts import COMPACT, FORMATS
+from glm_jax.text.tokenizer import Tokenizer
 
 TEXT = "[Round 1] 你好 hello"
 

@@ -9,10 +9,10 @@ import struct
 import zipfile
 from math import prod
 
-from glm_jax.byte_ranges import ByteRanges
+from glm_jax.checkpoint.byte_ranges import ByteRanges
+from glm_jax.checkpoint.stored_tensor import StoredTensor, is_shape
+from glm_jax.checkpoint.tensor_pickle import PickledTensor, unpickle_tensors
 from glm_jax.errors import InputError
-from glm_jax.stored_tensor import StoredTensor, is_shape
-from glm_jax.tensor_pickle import PickledTensor, unpickle_tensors
 
 _MAX_READ = 2**26  # bytes of a pickle, or of the zip's list of files
 _OLD = (

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from glm_jax.prompts import COMPACT, ROLES, Message, PromptFormat, Segment, Special, Text
-from glm_jax.tokenizer_bpe import BPEVocabulary, train_bpe, word_level
-from glm_jax.tokenizer_folder import CONFIG, FORMAT, Config, Vocabulary, read_folder
+from glm_jax.text.bpe import BPEVocabulary, train_bpe, word_level
+from glm_jax.text.folder import CONFIG, FORMAT, Config, Vocabulary, read_folder
+from glm_jax.text.prompts import COMPACT, ROLES, Message, PromptFormat, Segment, Special, Text
 
 
 class Tokenizer:

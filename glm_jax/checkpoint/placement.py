@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from glm_jax.config_files import Naming
+from glm_jax.checkpoint.config_files import Naming
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.weights import Disk

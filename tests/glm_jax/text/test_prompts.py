@@ -3,7 +3,7 @@
 import pytest
 
 from glm_jax.errors import InputError
-from glm_jax.prompts import FORMATS, Special, Text
+from glm_jax.text.prompts import FORMATS, Special, Text
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

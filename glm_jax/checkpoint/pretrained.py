@@ -17,17 +17,17 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from glm_jax.config_files import Naming, config_json, read_config
+from glm_jax.checkpoint.config_files import Naming, config_json, read_config
+from glm_jax.checkpoint.loading import fill
+from glm_jax.checkpoint.placement import Piece, Tensor, declared, matrix, tensors
+from glm_jax.checkpoint.progress import byte_bar
+from glm_jax.checkpoint.safetensors_files import write_safetensors
+from glm_jax.checkpoint.stored_tensor import StoredTensor
+from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.errors import InputError
-from glm_jax.loading import fill
 from glm_jax.model import GLM, Head
-from glm_jax.placement import Piece, Tensor, declared, matrix, tensors
-from glm_jax.progress import byte_bar
-from glm_jax.safetensors_files import write_safetensors
 from glm_jax.sharding import weight_sharding
-from glm_jax.stored_tensor import StoredTensor
-from glm_jax.tensor_files import stored_tensors
-from glm_jax.tokenizer import Tokenizer
+from glm_jax.text.tokenizer import Tokenizer
 
 DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
 _FREQUENCIES = re.compile(r"rotary(_pos)?_emb\.inv_freq$")

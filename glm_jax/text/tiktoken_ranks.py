@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, processors
 
 from glm_jax.errors import InputError
-from glm_jax.tokenizer_bpe import add_specials, byte_level
+from glm_jax.text.bpe import add_specials, byte_level
 
 # They follow the ranks, in this order: 151329 and on in the released file.
 SPECIALS = (

@@ -12,11 +12,11 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from glm_jax import byte_ranges
-from glm_jax.byte_ranges import ByteRanges
+from glm_jax.checkpoint import byte_ranges
+from glm_jax.checkpoint.byte_ranges import ByteRanges
+from glm_jax.checkpoint.stored_tensor import StoredTensor
+from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.errors import InputError
-from glm_jax.stored_tensor import StoredTensor
-from glm_jax.tensor_files import stored_tensors
 
 RNG = np.random.default_rng(0)
 
@@ -88,6 +88,24 @@ def test_a_file_is_open_while_its_tensors_are_in_use(tmp_path):
     if opened is not None:
         assert len(os.listdir("/proc/self/fd")) == opened
     assert stored_tensors(tmp_path)["v"].read().sum() == 0
+
+
+@pytest.mark.parametrize("rows", [(0, 6), (2, 5), (4, 4)])
+@pytest.mark.parametrize("columns", [(0, 7), (0, 3), (2, 5), (6, 7)])
+def test_a_block_is_read_and_no_byte_beside_it(tmp_path, monkeypatch, rows, columns):
+    matrix = np.arange(42, dtype=np.float32).reshape(6, 7)
+    safetensors.numpy.save_file({"w": matrix}, tmp_path / "model.safetensors")
+    stored, read = stored_tensors(tmp_path)["w"], []
+    preadv = os.preadv
+
+    def counted(*arguments):
+        read.append(preadv(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(os, "preadv", counted)
+    block = stored.read_block(rows, columns)
+    np.testing.assert_array_equal(block, matrix[slice(*rows), slice(*columns)])
+    assert sum(read) == block.nbytes
 
 
 def test_a_file_that_has_become_shorter_is_refused(tmp_path):
@@ -262,6 +280,8 @@ def test_a_remote_folder_is_read_by_range(tmp_path):
         opened.clear()
         np.testing.assert_array_equal(stored["v"].read(slice(7, 9)), arrays["v"][7:9])
         assert [file.count for file in opened] == [2 * 20 * 8] and opened[0].file.closed
+        block = stored["v"].read_block((2, 5), (1, 3))
+        np.testing.assert_array_equal(block, arrays["v"][2:5, 1:3])
         os.truncate(tmp_path / "model.safetensors", 1000)
         with pytest.raises(InputError, match=r"gs://bucket/model/model\.safetensors: is too short"):
             stored["v"].read()

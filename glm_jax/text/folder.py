@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 from etils import epath
 
+from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.errors import InputError
-from glm_jax.prompts import CHATGLM2, CHATGLM3, COMPACT, FORMATS, GLM4, GLM45, PromptFormat
-from glm_jax.strict_json import parse_json
-from glm_jax.tokenizer_bpe import BPEVocabulary, parse
-from glm_jax.tokenizer_sentencepiece import SentencePieceVocabulary
-from glm_jax.tokenizer_tiktoken import from_ranks, is_ranks
+from glm_jax.text.bpe import BPEVocabulary, parse
+from glm_jax.text.prompts import CHATGLM2, CHATGLM3, COMPACT, FORMATS, GLM4, GLM45, PromptFormat
+from glm_jax.text.sentencepiece_model import SentencePieceVocabulary
+from glm_jax.text.tiktoken_ranks import from_ranks, is_ranks
 
 Vocabulary: TypeAlias = BPEVocabulary | SentencePieceVocabulary
 Config: TypeAlias = dict[str, Any]

@@ -1,0 +1,1 @@
+"""Text to tokens and back, in the family's dialogue formats."""
