@@ -55,13 +55,7 @@ class GLM(nnx.Module):
           input_ids: `[B, T]` tokens.
           attention_mask: `[B, T]`, False or 0 at pads, which may lie anywhere; None: all real.
         """
-        tokens_BxT, mask_BxT = _checked(input_ids, attention_mask)
-        x = self.hidden(tokens_BxT, mask_BxT)
-        if self.head_kind == "reward":
-            last_B = mask_BxT.shape[1] - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
-            x = jnp.take_along_axis(x, last_B[:, None, None], axis=1)[:, 0]
-        y = self.outputs(x)
-        return y if self.head_kind == "lm" else y[..., 0]
+        return _call(self, *_checked(input_ids, attention_mask))
 
     def hidden(
         self, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]
@@ -73,9 +67,7 @@ class GLM(nnx.Module):
         self, input_ids: Tokens, attention_mask: Mask | None = None
     ) -> Float[Array, "L1 B T D"]:
         """The residual stream after the embedding and after each layer, before the last norm."""
-        tokens_BxT, mask_BxT = _checked(input_ids, attention_mask)
-        _, later_LxBxTxD = self._whole(tokens_BxT, mask_BxT, keep=True)
-        return jnp.concatenate([self.embedding[...][tokens_BxT][None], later_LxBxTxD])
+        return _hidden_states(self, *_checked(input_ids, attention_mask))
 
     def outputs(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
         """The head alone, in float32: O = V logits, or one score."""
@@ -142,6 +134,24 @@ def with_head(model: GLM, head: Head, rngs: nnx.Rngs) -> GLM:
     other.blocks, other.norm = model.blocks, model.norm
     other.head = _head(config, rngs, head)
     return other
+
+
+@jax.jit
+def _call(model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]) -> jax.Array:
+    x = model.hidden(tokens_BxT, mask_BxT)
+    if model.head_kind == "reward":
+        last_B = mask_BxT.shape[1] - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
+        x = jnp.take_along_axis(x, last_B[:, None, None], axis=1)[:, 0]
+    y = model.outputs(x)
+    return y if model.head_kind == "lm" else y[..., 0]
+
+
+@jax.jit
+def _hidden_states(
+    model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]
+) -> jax.Array:
+    _, later_LxBxTxD = model._whole(tokens_BxT, mask_BxT, keep=True)
+    return jnp.concatenate([model.embedding[...][tokens_BxT][None], later_LxBxTxD])
 
 
 def _checked(input_ids: Tokens, attention_mask: Mask | None):

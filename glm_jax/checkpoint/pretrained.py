@@ -16,8 +16,10 @@ import numpy as np
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from glm_jax.checkpoint.config_files import Naming, config_json, read_config
+from glm_jax.checkpoint.fused_experts import separated
 from glm_jax.checkpoint.loading import fill
 from glm_jax.checkpoint.placement import Piece, Tensor, declared, matrix, tensors
 from glm_jax.checkpoint.progress import byte_bar
@@ -29,7 +31,7 @@ from glm_jax.model import GLM, Head
 from glm_jax.sharding import weight_sharding
 from glm_jax.text.tokenizer import Tokenizer
 
-DTYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+_DTYPES = tuple(jnp.dtype(name) for name in ("float32", "bfloat16", "float16"))
 _FREQUENCIES = re.compile(r"rotary(_pos)?_emb\.inv_freq$")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 _SCORE_BIAS = "classifier_head.bias"
@@ -42,7 +44,7 @@ def load_pretrained(
     path: str | os.PathLike[str],
     head: Head | None = None,
     *,
-    dtype: str | None = "float32",
+    dtype: DTypeLike | None = "float32",
     mesh: Mesh | None = None,
 ) -> GLM:
     """Reads a released checkpoint, or a folder that `save_pretrained` wrote.
@@ -58,8 +60,7 @@ def load_pretrained(
     missing, extra or misshapen. Rotary frequencies and multi-token-prediction layers are ignored.
     """
     folder = epath.Path(path)
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)} or None, got {dtype!r}")
+    wanted = None if dtype is None else _dtype(dtype)
     config, saved, naming = read_config(folder / "config.json")
     if head is None:
         head = saved
@@ -69,14 +70,14 @@ def load_pretrained(
             f"puts a fresh head on a model)"
         )
     model = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
-    expected, stored = tensors(model, naming), stored_tensors(folder)
+    expected, stored = tensors(model, naming), separated(stored_tensors(folder))
     _set_aside(folder, model, stored)
     _compare(folder, expected, stored)
 
     params = declared(model)
     own = _stored_dtypes(expected, stored)
     dtypes = [
-        DTYPES["float32"] if param.get_metadata("fixed") else DTYPES[dtype] if dtype else own[leaf]
+        jnp.dtype("float32") if param.get_metadata("fixed") else wanted or own[leaf]
         for leaf, param in enumerate(params)
     ]
     shardings = [weight_sharding(param, mesh) if mesh else None for param in params]
@@ -119,6 +120,17 @@ def save_pretrained(
         raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(building, path)
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in _DTYPES:
+        known = ", ".join(str(known) for known in _DTYPES)
+        raise InputError(f"dtype must be one of {known} or None, got {dtype!r}")
+    return found
 
 
 def _set_aside(folder: epath.Path, model: GLM, stored: dict[str, StoredTensor]) -> None:

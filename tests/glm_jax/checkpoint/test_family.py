@@ -123,6 +123,22 @@ def test_layout_of_transformers_4(tiny, tmp_path, changes):
     np.testing.assert_array_equal(load_pretrained(tmp_path)(TOKENS), model(TOKENS))
 
 
+def test_experts_in_one_tensor(tiny, tmp_path):
+    """As transformers 5 holds them in memory."""
+    model = tiny(**EXPERTS)
+    save_pretrained(model, tmp_path)
+    found = tensors(tmp_path)
+    for layer in (1, 2):
+        own = f"model.layers.{layer}.mlp.experts"
+        gate, up, down = (
+            np.stack([found.pop(f"{own}.{i}.{z}_proj.weight") for i in range(8)])
+            for z in ("gate", "up", "down")
+        )
+        found |= {f"{own}.gate_up_proj": np.concatenate([gate, up], 1), f"{own}.down_proj": down}
+    safetensors.numpy.save_file(found, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load_pretrained(tmp_path)(TOKENS), model(TOKENS))
+
+
 def test_what_is_known_to_mean_nothing_is_ignored_and_said(tiny, tmp_path, caplog):
     model = tiny(**EXPERTS)
     save_pretrained(model, tmp_path)
