@@ -37,21 +37,23 @@ class ByteRanges:
         else:
             raise InputError(f"{file}: no such file")
 
-    def read(self, offset: int, size: int) -> np.ndarray:
-        """The `size` bytes from `offset` on, as a new array of uint8 [size].
+    def read(self, offset: int, size: int, memory: np.ndarray | None = None) -> np.ndarray:
+        """The `size` bytes from `offset` on, uint8 [size]: a new array, or the first of `memory`.
 
         Raises InputError when the file does not have them.
         """
         if not 0 <= offset <= offset + size <= self.size:
             raise self._too_short(offset + size)
-        data = np.empty(size, np.uint8)
+        data = np.empty(size, np.uint8) if memory is None else memory[:size]
         if self._descriptor is None:
             self._read_remote(data.data, offset)
         else:
             self._read_local(self._descriptor, data.data, offset)
         return data
 
-    def read_strided(self, offset: int, count: int, size: int, stride: int) -> np.ndarray:
+    def read_strided(
+        self, offset: int, count: int, size: int, stride: int, memory: np.ndarray | None = None
+    ) -> np.ndarray:
         """`size` bytes at `offset` and at every `stride` bytes after it: uint8 [count, size].
 
         Of a local file these bytes alone are read; of a remote one all from the first to the last,
@@ -64,7 +66,8 @@ class ByteRanges:
             return rows.reshape(count, stride)[:, :size]
         if not 0 <= offset <= offset + span <= self.size:
             raise self._too_short(offset + span)
-        data = np.empty((count, size), np.uint8)
+        data = np.empty(count * size, np.uint8) if memory is None else memory[: count * size]
+        data = data.reshape(count, size)
         for i in range(count):
             self._read_local(self._descriptor, data[i].data, offset + i * stride)
         return data

@@ -6,6 +6,7 @@ its own devices hold.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from glm_jax.checkpoint.buffers import DeviceBuffer, Extent, HostBuffer
 from glm_jax.checkpoint.placement import Matrix, Tensor, declared, matrix
 from glm_jax.checkpoint.tensor_files import StoredTensor
 
-BLOCK_BYTES = 2**24
+BLOCK_BYTES = 2**22  # fits into the cache
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -78,11 +79,17 @@ def fill(
         for of, form, dtype in zip(parts, forms, dtypes, strict=True)
     ]
 
+    # 64 rows at the least
+    largest = max([BLOCK_BYTES, *(_width(stored[name]) * 64 for name in expected)])
+    scratch = threading.local()  # fresh memory for each block would cost as much as reading it
+
     def work(job: Job) -> int:
+        if not hasattr(scratch, "memory"):
+            scratch.memory = np.empty(largest, np.uint8)
         if forms[job.leaf].vector:
-            block = job.stored.read(slice(*job.rows))[:, None]
+            block = job.stored.read(slice(*job.rows), scratch.memory)[:, None]
         else:
-            block = job.stored.read_block(job.rows, job.part.columns)
+            block = job.stored.read_block(job.rows, job.part.columns, scratch.memory)
         buffers[job.leaf][job.part].write(job.layer, job.start, block)
         return block.nbytes
 
@@ -150,12 +157,16 @@ def _jobs(
                 layer = _within(part.stack, piece.index)
                 if layer is None:
                     continue
-                width = forms[piece.leaf].columns * stored[name].dtype.itemsize
-                step = max(BLOCK_BYTES // width // 64 * 64, 64)
+                step = max(BLOCK_BYTES // _width(stored[name]) // 64 * 64, 64)
                 first, last = piece.start + part.rows.start, piece.start + part.rows.stop
                 for row in range(first, last, step):
                     rows = Range(row, min(row + step, last))
                     yield Job(stored[name], piece.leaf, part, layer, rows, row - first)
+
+
+def _width(tensor: StoredTensor) -> int:
+    """Bytes of a row."""
+    return prod(tensor.shape[1:]) * tensor.dtype.itemsize
 
 
 def _within(stack: tuple[Range, ...], index: tuple[int, ...]) -> int | None:

@@ -28,10 +28,11 @@ class StoredTensor:
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
-    def read(self, rows: slice = slice(None)) -> np.ndarray:
+    def read(self, rows: slice = slice(None), memory: np.ndarray | None = None) -> np.ndarray:
         """The tensor, or a range of its first dimension: a new array with the file's bytes.
 
-        Memory is taken for the result alone. Raises InputError when the file is too short.
+        Memory is taken for the result alone, or is `memory`, bytes enough for it. Raises InputError
+        when the file is too short.
         """
         shape, first = self.shape, 0
         if rows != slice(None):
@@ -40,20 +41,22 @@ class StoredTensor:
                 raise ValueError(f"{self.file}: rows are read one after the other, got {rows}")
             shape = (max(end - first, 0), *shape[1:])
         offset = self.offset + first * prod(shape[1:]) * self.dtype.itemsize
-        data = self.source.read(offset, prod(shape) * self.dtype.itemsize)
+        data = self.source.read(offset, prod(shape) * self.dtype.itemsize, memory)
         return data.view(self.dtype).reshape(shape)
 
-    def read_block(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-        """Rows and columns, each from the first to before the last, of a matrix: a new array."""
+    def read_block(
+        self, rows: tuple[int, int], columns: tuple[int, int], memory: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows and columns, each from the first to before the last, of a matrix; see `read`."""
         (first, last), (left, right), width = rows, columns, self.shape[1]
         if not 0 <= left <= right <= width:
             raise ValueError(f"{self.file}: there are {width} columns, got {columns}")
         if (left, right) == (0, width):
-            return self.read(slice(first, last))
+            return self.read(slice(first, last), memory)
         item = self.dtype.itemsize
         offset = self.offset + (first * width + left) * item
         size = (right - left) * item
-        data = self.source.read_strided(offset, last - first, size, width * item)
+        data = self.source.read_strided(offset, last - first, size, width * item, memory)
         return np.ascontiguousarray(data).view(self.dtype)
 
 
