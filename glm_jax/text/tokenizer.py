@@ -5,8 +5,8 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
-import numpy as np
 from etils import epath
 
 from glm_jax.text.bpe import BPEVocabulary, train_bpe, word_level
@@ -70,14 +70,14 @@ class Tokenizer:
         """The tokens of many texts, in parallel."""
         return self._vocabulary.encode_batch(texts)
 
-    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of tokens, without specials and ids of no token (embeddings may be padded).
 
         `<unk>` of a vocabulary of words, which is a fault, stays.
         """
         return self._vocabulary.decode([i for i in map(int, ids) if 0 <= i < self.vocab_size])
 
-    def decode_response(self, ids: Iterable[int] | np.ndarray) -> str:
+    def decode_response(self, ids: Iterable[SupportsIndex]) -> str:
         """The text that `encode_response` makes these tokens of."""
         return self.prompt_format.answer(self.decode(ids))
 
