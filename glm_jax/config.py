@@ -1,11 +1,16 @@
 """Shape and arithmetic of a GLM."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
+
+# bounds that no model meets, and that arithmetic on sizes stands
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+PositiveFloat = Annotated[float, Field(gt=0, lt=1e30)]
 
 
 @configuration
@@ -25,7 +30,7 @@ class GLMConfig:
     max_position_embeddings: PositiveInt = 2048
     rms_norm_eps: PositiveFloat = 1e-5
     rope_theta: PositiveFloat = 10_000.0
-    partial_rotary_factor: PositiveFloat = 0.5
+    partial_rotary_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     attention_bias: bool = True
     "of query, key and value; no other matrix has one"
     use_qk_norm: bool = False
@@ -44,9 +49,9 @@ class GLMConfig:
     norm_topk_prob: bool = True
     "weights of the chosen experts sum to one before they are scaled"
     routed_scaling_factor: float = 1.0
-    eos_token_id: tuple[int, ...] = (0,)
+    eos_token_id: tuple[NonNegativeInt, ...] = (0,)
     """Tokens that end an answer; an answer keeps the one that ended it."""
-    pad_token_id: int = 0
+    pad_token_id: NonNegativeInt = 0
     """What stands after the end; masks come from lengths, so it may equal a stop token."""
 
     def __post_init__(self):

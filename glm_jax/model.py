@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.block import Block
 from glm_jax.config import GLMConfig
+from glm_jax.errors import InputError
 from glm_jax.layers import Cache, project, rms_norm, rotary
 from glm_jax.weights import Disk, Place, fan_in, normal, ones, weight
 
@@ -155,6 +156,13 @@ def _hidden_states(
 
 
 def _checked(input_ids: Tokens, attention_mask: Mask | None):
+    input_ids = input_ids if hasattr(input_ids, "dtype") else np.asarray(input_ids)
+    shape = input_ids.shape
+    found = shape if attention_mask is None else jnp.shape(attention_mask)
+    if len(shape) != 2 or not shape[1] or not jnp.issubdtype(input_ids.dtype, jnp.integer):
+        raise InputError(f"input_ids must be integers [B, T], got {input_ids.dtype} {shape}")
+    if found != shape:
+        raise InputError(f"attention_mask must have the shape {shape} of input_ids, got {found}")
     tokens_BxT = jnp.asarray(input_ids, jnp.int32)
     if attention_mask is None:
         return tokens_BxT, jnp.ones(tokens_BxT.shape, bool)

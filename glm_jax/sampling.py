@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 
 
 @configuration
@@ -17,16 +18,22 @@ class Sampling:
     max_new_tokens: PositiveInt = 128
     "of an answer, the stop token counted"
     temperature: NonNegativeFloat = 1.0
-    "0: always the likeliest token"
+    "0: always the likeliest token; otherwise at least 0.001"
     top_k: NonNegativeInt = 0
     "only the k likeliest tokens are drawn; 0: all are"
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     "only the likeliest tokens that together reach this probability are drawn"
-    stop_ids: tuple[int, ...] | None = None
+    stop_ids: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] | None = None
     "tokens that end an answer; empty: none does; None: the EOS tokens of the model"
     repeat_ngram: NonNegativeInt = 0
     "an answer ends when its last so many tokens stand in it `repeat_times`; 0: never"
     repeat_times: Annotated[int, Field(ge=2)] = 4
+
+    def __post_init__(self):
+        if 0 < self.temperature < 1e-3:  # logits would overflow
+            raise InputError(
+                f"temperature must be 0 or at least 0.001, got {self.temperature}; 0 is greedy"
+            )
 
 
 def draw(

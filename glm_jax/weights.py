@@ -54,7 +54,7 @@ def weight(
 ) -> nnx.Param:
     """Declares a weight: its shape, logical axes, initialiser and places on disk, once.
 
-    `fixed`: training leaves it as it is, and it is float32 whatever the others are.
+    `fixed`: training leaves it as it is, and loading in the dtype that it was stored in.
     """
     value = init(rngs.params(), shape, jnp.float32)
     return nnx.Param(value, axes=axes, disk=disk, fixed=fixed)

@@ -1,11 +1,13 @@
 """A model's config.json, in transformers' naming and in that of ChatGLM's remote code."""
 
 import dataclasses
-import json
+import os
 from typing import Any, Literal
 
 from etils import epath
 
+from glm_jax.checkpoint.byte_ranges import ByteRanges
+from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import parse
 from glm_jax.errors import InputError
@@ -13,6 +15,7 @@ from glm_jax.model import Head
 
 Naming = Literal["transformers", "chatglm"]
 
+_MOST = 2**24
 _CLASSES = {"glm": "Glm", "glm4": "Glm4", "glm4_moe": "Glm4Moe"}
 _EXPERTS = (
     "n_routed_experts", "num_experts_per_tok", "n_shared_experts", "moe_intermediate_size",
@@ -61,11 +64,14 @@ def read_config(file: epath.Path) -> tuple[GLMConfig, Head, Naming]:
     Raises InputError when it is not a model's, or describes arithmetic that is not a GLM's.
     """
     try:
-        values = json.loads(file.read_text())
-    except FileNotFoundError:
+        source = ByteRanges(os.fspath(file))
+    except ImportError as error:  # the package for that kind of storage
+        raise InputError(f"{file}: {error}") from None
+    except InputError:
         raise InputError(f"{file}: no such file; expected a model's folder") from None
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
+    if source.size > _MOST:
+        raise InputError(f"{file}: has {source.size} bytes, which is too long for a configuration")
+    values = parse_json(source.read(0, source.size).tobytes(), str(file))
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected an object, got {type(values).__name__}")
     if values.get("model_type") == "chatglm":
@@ -131,8 +137,12 @@ def _read_transformers(values: dict[str, Any], file: epath.Path) -> tuple[dict[s
     needed = (*_SIZES, *(_EXPERTS if model_type == "glm4_moe" else ()))
     _need(values, needed, file)
     found = {key: values[key] for key in needed} | {"model_type": model_type}
-    if values.get("head_dim") is None:
+    # what transformers takes for granted
+    if values.get("head_dim") is None and model_type != "glm4_moe":
+        found["head_dim"] = 128
+    elif values.get("head_dim") is None:
         found["head_dim"] = _ratio(values, file, "hidden_size", "num_attention_heads")
+    found["attention_bias"] = model_type != "glm4_moe"
     optional = ("head_dim", "attention_bias", "rope_theta", "partial_rotary_factor")
     found |= {key: values[key] for key in optional if values.get(key) is not None}
     return found | _ends(values), head
@@ -148,8 +158,8 @@ def _read_chatglm(values: dict[str, Any], file: epath.Path) -> tuple[dict[str, A
     values = {"add_qkv_bias": False} | values
     _need(values, _FROM_CHATGLM, file)
     ratio = values.get("rope_ratio", 1)
-    if not isinstance(ratio, int | float):
-        raise InputError(f"{file}: 'rope_ratio' should be a number, got {ratio!r}")
+    if not isinstance(ratio, int | float) or not 0 < ratio < 1e12:
+        raise InputError(f"{file}: 'rope_ratio' should be a positive number, got {ratio!r:.40}")
     found = {ours: values[theirs] for theirs, ours in _FROM_CHATGLM.items()}
     names = values.get("architectures") or [None]
     head: Head = "reward" if names == [_chatglm_class("reward")] else "lm"

@@ -5,6 +5,7 @@ import re
 
 from glm_jax.checkpoint.stored_tensor import StoredTensor
 
+_MOST = 10_000  # experts: a header can say any number
 # [experts, gate and up, hidden] and [experts, hidden, ffn]
 _FUSED = re.compile(r"(.*\.mlp\.experts)\.(gate_up|down)_proj$")
 
@@ -18,7 +19,7 @@ def separated(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
         match = _FUSED.match(name)
-        if not match or len(tensor.shape) != 3:
+        if not match or len(tensor.shape) != 3 or not 0 < tensor.shape[0] <= _MOST:
             found[name] = tensor
             continue
         kinds = ("gate", "up") if match[2] == "gate_up" else ("down",)

@@ -61,6 +61,11 @@ def matrix(param: nnx.Param) -> Matrix:
     return Matrix(stack, rows, columns, transposed=True, vector=disk.inputs == 0)
 
 
+def matrices(model: GLM) -> int:
+    """How many tensors there would be if none held several weights."""
+    return sum(prod(matrix(param).stack) for param in declared(model))
+
+
 def tensors(model: GLM, naming: Naming) -> dict[str, Tensor]:
     """All tensors of a checkpoint of `model`, in the order of the layers."""
     first = model.config.first_k_dense_replace if model.dense_blocks is not None else 0

@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from jax.typing import DTypeLike
 from glm_jax.checkpoint.config_files import Naming, config_json, read_config
 from glm_jax.checkpoint.fused_experts import separated
 from glm_jax.checkpoint.loading import fill
-from glm_jax.checkpoint.placement import Piece, Tensor, declared, matrix, tensors
+from glm_jax.checkpoint.model_folder import replacing
+from glm_jax.checkpoint.placement import Piece, Tensor, declared, matrices, matrix, tensors
 from glm_jax.checkpoint.progress import byte_bar
 from glm_jax.checkpoint.safetensors_files import write_safetensors
 from glm_jax.checkpoint.stored_tensor import StoredTensor
@@ -35,6 +36,7 @@ _DTYPES = tuple(jnp.dtype(name) for name in ("float32", "bfloat16", "float16"))
 _FREQUENCIES = re.compile(r"rotary(_pos)?_emb\.inv_freq$")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 _SCORE_BIAS = "classifier_head.bias"
+_SAID = 20  # tensors in a message
 _INV_FREQ = "transformer.rotary_pos_emb.inv_freq"
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,9 @@ def load_pretrained(
     Raises InputError when the folder is no GLM, when its head is another, or when tensors are
     missing, extra or misshapen. Rotary frequencies and multi-token-prediction layers are ignored.
     """
-    folder = epath.Path(path)
+    folder = _folder(path)
+    if head is not None and head not in get_args(Head):
+        raise InputError(f"head must be one of {', '.join(get_args(Head))}, got {head!r}")
     wanted = None if dtype is None else _dtype(dtype)
     config, saved, naming = read_config(folder / "config.json")
     if head is None:
@@ -70,14 +74,21 @@ def load_pretrained(
             f"puts a fresh head on a model)"
         )
     model = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
-    expected, stored = tensors(model, naming), separated(stored_tensors(folder))
+    stored = separated(stored_tensors(folder))
     _set_aside(folder, model, stored)
+    most = 3 * len(stored) + 100  # a tensor holds up to three weights; the rest is for the message
+    if matrices(model) > most:
+        raise InputError(
+            f"{folder}: does not fit its config.json: {len(stored)} tensors cannot hold the "
+            f"{matrices(model)} matrices of {config.num_hidden_layers} layers"
+        )
+    expected = tensors(model, naming)
     _compare(folder, expected, stored)
 
     params = declared(model)
     own = _stored_dtypes(expected, stored)
     dtypes = [
-        jnp.dtype("float32") if param.get_metadata("fixed") else wanted or own[leaf]
+        own[leaf] if param.get_metadata("fixed") or wanted is None else wanted
         for leaf, param in enumerate(params)
     ]
     shardings = [weight_sharding(param, mesh) if mesh else None for param in params]
@@ -100,26 +111,25 @@ def save_pretrained(
     `AutoModelForSequenceClassification`; "chatglm" the tensors and configuration of ChatGLM2,
     ChatGLM3 and GLM-4-9B as first released, whose code is to be laid beside them.
 
-    A model that was there is replaced; a folder of other things raises InputError.
+    A model that was there is replaced; without `tokenizer` the files of its own stay. A folder that
+    holds other things raises InputError, and is left as it is.
     """
-    path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
-        raise InputError(f"{path}: holds other things than a model; name another folder")
+    if naming not in get_args(Naming):
+        raise InputError(f"naming must be one of {', '.join(get_args(Naming))}, got {naming!r}")
     dtype = str(model.embedding[...].dtype)
     values = config_json(model.config, model.head_kind, naming, dtype)
-    building = path.with_name(path.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        _write(building, model, naming)
-        (building / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    with replacing(path) as folder:
+        _write(folder, model, naming)
+        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
         if tokenizer is not None:
-            tokenizer.save(building)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(building, path)
+            tokenizer.save(folder)
+
+
+def _folder(path: str | os.PathLike[str]) -> epath.Path:
+    scheme, found, _ = os.fspath(path).partition("://")
+    if found and scheme != "gs":
+        raise InputError(f"{path}: expected a local folder or gs://")
+    return epath.Path(path)
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype:
@@ -140,7 +150,9 @@ def _set_aside(folder: epath.Path, model: GLM, stored: dict[str, StoredTensor]) 
     def ignorable(name: str) -> bool:
         layer = _LAYER.match(name)
         prediction = model.config.n_routed_experts and layer and int(layer[1]) >= layers
-        return bool(_FREQUENCIES.search(name) or prediction)
+        # the released class of scores carries the head of its language model along
+        unused = model.head_kind != "lm" and name == "transformer.output_layer.weight"
+        return bool(_FREQUENCIES.search(name) or prediction or unused)
 
     ignored = [name for name in stored if ignorable(name)]
     for name in ignored:
@@ -164,6 +176,8 @@ def _compare(
         elif stored[name].dtype.kind not in "fV":
             wrong.append(f"{name} is of {stored[name].dtype}, expected floating-point numbers")
     if wrong:
+        if len(wrong) > _SAID:
+            wrong = [*wrong[:_SAID], f"and {len(wrong) - _SAID} more"]
         raise InputError(f"{folder}: does not fit its config.json: {'; '.join(wrong)}")
 
 

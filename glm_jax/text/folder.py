@@ -119,6 +119,8 @@ def _read_json(path: epath.Path) -> Config:
 
 
 def _read(path: epath.Path) -> bytes:
+    if "://" not in str(path) and path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file")
     try:
         return path.read_bytes()
     except OSError as error:

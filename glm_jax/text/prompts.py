@@ -92,8 +92,10 @@ class PromptFormat:
 
 
 def _role(message: Message) -> str:
-    if message["role"] not in ROLES:
-        raise InputError(f"a message has the role {message['role']!r}, expected one of {ROLES}")
+    if not isinstance(message.get("content"), str):
+        raise InputError(f"a message has the content {message.get('content')!r}, expected a text")
+    if message.get("role") not in ROLES:
+        raise InputError(f"a message has the role {message.get('role')!r}, expected one of {ROLES}")
     return message["role"]
 
 

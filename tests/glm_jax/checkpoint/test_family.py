@@ -192,7 +192,7 @@ def test_chatglm_naming_is_for_its_models(tiny, tmp_path, changes):
         ({"quantization_bit": 4}, "quantization_bit is 4"),
         ({"pre_seq_len": 128}, "pre_seq_len is 128"),
         ({"rmsnorm": False}, "rmsnorm is False"),
-        ({"rope_ratio": "1"}, "'rope_ratio' should be a number, got '1'"),
+        ({"rope_ratio": "1"}, "'rope_ratio' should be a positive number, got '1'"),
         ({"kv_channels": ...}, "the key 'kv_channels' is missing"),
     ],
 )
