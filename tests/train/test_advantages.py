@@ -157,3 +157,23 @@ def test_no_gradient_flows_into_the_critic(episodes):
         return jnp.sum(advantages) + 2.0 * jnp.sum(returns)
 
     assert not np.any(jax.grad(summed)(values))
+
+
+def test_an_empty_response_is_nothing_and_a_short_one_is_whole():
+    mask = lengths_mask([0, 1], 3)
+    kl, values = jnp.full((2, 3), 0.5), jnp.ones((2, 3))
+    rewards = token_rewards(matrix([2.5, 2.5]), kl, mask, jnp.float32(0.5))
+    advantages, returns = gae(rewards, values, mask, 1.0, 0.9)
+    close(rewards, [[0, 0, 0], [2.25, 0, 0]])  # and no score is cut to an integer
+    close(advantages, [[0, 0, 0], [1.25, 0, 0]])
+    close(returns, rewards)
+
+
+def test_returns_are_taken_before_whitening(episodes):
+    """R = A + V holds of the advantages that were whitened afterwards, not of the whitened."""
+    rewards, values, lengths = episodes
+    mask = lengths_mask(lengths, 7)
+    advantages, returns = gae(rewards, values, mask, 1.0, 0.9)
+    whitened = whiten(advantages, mask, center=True)
+    close(returns, advantages + jnp.where(mask, values, 0.0))
+    assert jnp.max(jnp.abs(returns - whitened - jnp.where(mask, values, 0.0))) > 0.1

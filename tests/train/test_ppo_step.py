@@ -152,6 +152,29 @@ def test_answers_of_one_token_and_answers_without_end(models, eos, length, stopp
     assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.trainable))
 
 
+def test_an_update_that_is_not_finite_is_skipped_and_counted(models):
+    """One answer's reward is infinite, then all are: it spoils its minibatch of each epoch."""
+    good, state = prompts(), init(CONFIG, *models)
+    spoilt = good._replace(reference_scores=good.reference_scores.copy())
+    spoilt.reference_scores[3] = np.inf
+    before = copied(state.trainable)
+    state, metrics, _ = step(state, spoilt)
+    assert metrics["update/skipped"] == 2 and CONFIG.updates == 4
+    assert metrics["update/skipped_in_a_row"] == state.skipped <= 2
+    assert np.isfinite(metrics["loss/policy_avg"]) and metrics["policy/grad_norm"] > 0
+    counts = [x for x in jax.tree.leaves(state.optimiser) if x.dtype == jnp.int32]
+    assert all(count == 2 for count in counts)
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state))
+    assert not same(state.trainable, before)
+
+    before, row = copied((state.trainable, state.optimiser)), int(state.skipped)
+    state, metrics, _ = step(state, good._replace(reference_scores=np.full(B, np.nan, np.float32)))
+    assert same((state.trainable, state.optimiser), before)
+    assert state.skipped == row + 4 and metrics["update/skipped"] == 4
+    state, metrics, _ = step(state, good)
+    assert state.skipped == 0 and not same((state.trainable, state.optimiser), before)
+
+
 def test_without_learning_the_ratio_stays_1_and_the_critic_gets_no_policy_gradient(models):
     """Over all epochs and minibatches; the critic's own loss is switched off."""
     still = OptimizerConfig(learning_rate=0.0)
