@@ -113,7 +113,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         _write_completions(log, i, batch_at(i), completions, prompts, tokenizer)
         if callback is not None:
             callback(i, metrics, completions)
-        _guard(config, i, metrics)
+        guard(config, i, metrics)
 
     with closing(log):
         state = loop.train(
@@ -140,7 +140,8 @@ def _check(config: PPOConfig) -> None:
         raise InputError(f"{config.reward_model} has another tokenizer than {config.model}")
 
 
-def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
+def guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
+    """Raises RunStopped, with the likely cause, when the run should not go on."""
     if i == 0 and not metrics["val/first_log_ratio"] < 1e-4:
         raise RunStopped(
             f"before the first update the log-probabilities of sampling and training differ by "

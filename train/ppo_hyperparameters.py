@@ -65,6 +65,8 @@ class PPOHyperparameters:
             )
         if self.sampling.temperature == 0:
             raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
+        if self.kl_target is not None and self.kl_coefficient == 0:
+            raise InputError("kl_target: a kl_coefficient of 0 stays 0; start from more")
 
     @property
     def updates(self) -> int:

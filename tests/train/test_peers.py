@@ -1,4 +1,4 @@
-"""The numbers of nine other RLHF systems for the same inputs, against ours.
+"""The numbers of ten other RLHF systems for the same inputs, against ours.
 
 Each case is reproduced, or stands in a table below with the reason why not.
 """

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from glm_jax.data.batches import span_mask
-from glm_jax.errors import InputError
+from glm_jax.errors import InputError, RunStopped
 from glm_jax.sampling import Sampling
 from glm_jax.train import losses
 from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.ppo import PPOConfig, guard
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo_step import PPOBatch, init, roll_out, step
 from glm_jax.train.ppo_update import Learner, Rollout, Trainable, optimisers, update
@@ -171,8 +172,22 @@ def test_when_every_answer_is_left_out_nothing_is_learned_and_nothing_breaks(mod
         np.testing.assert_array_equal(a, b)
 
 
+def test_too_many_skipped_updates_in_a_row_stop_the_run():
+    config = PPOConfig(max_skipped=2)
+    guard(config, 7, {"update/skipped_in_a_row": 2.0})
+    with pytest.raises(RunStopped, match="iteration 7: .* in 3 updates in a row"):
+        guard(config, 7, {"update/skipped_in_a_row": 3.0})
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"dual_clip": 1.0}, {"score_clip": 0.0}, {"kl_target": -1.0}, {"truncated": "drop"}]
+    "wrong",
+    [
+        {"dual_clip": 1.0},
+        {"score_clip": 0.0},
+        {"kl_target": -1.0},
+        {"kl_target": 5.0, "kl_coefficient": 0.0},
+        {"truncated": "drop"},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
