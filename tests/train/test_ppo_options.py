@@ -175,7 +175,7 @@ def test_when_every_answer_is_left_out_nothing_is_learned_and_nothing_breaks(mod
 def test_too_many_skipped_updates_in_a_row_stop_the_run():
     config = PPOConfig(max_skipped=2)
     guard(config, 7, {"update/skipped_in_a_row": 2.0})
-    with pytest.raises(RunStopped, match="iteration 7: .* in 3 updates in a row"):
+    with pytest.raises(RunStopped, match="in 3 updates in a row"):
         guard(config, 7, {"update/skipped_in_a_row": 3.0})
 
 
