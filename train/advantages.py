@@ -1,15 +1,58 @@
-"""From scores to advantages: KL penalties, token rewards, GAE. Pure arithmetic."""
+"""From scores to advantages: KL penalties, token rewards, GAE, whitening. Pure arithmetic."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from glm_jax.train.losses import masked
 
-def kl_k1(
-    log_probs_BxR: Float[Array, "B R"], reference_BxR: Float[Array, "B R"]
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def token_kl(
+    log_probs_BxR: Float[Array, "B R"], reference_BxR: Float[Array, "B R"], estimator: KLEstimator
 ) -> Float[Array, "B R"]:
-    """The k1 estimator of KL(pi || pi_ref), in nats a token: log pi - log pi_ref."""
-    return log_probs_BxR - reference_BxR
+    """An estimate of KL(pi || pi_ref) in nats a token, from tokens that pi drew.
+
+    With x = log pi - log pi_ref, k1 is x, k2 is x^2 / 2, k3 is exp(-x) - 1 + x (Schulman,
+    "Approximating KL Divergence", 2020). k1 and k3 have the KL as their mean; k2 and k3 are >= 0.
+    """
+    log_ratio_BxR = log_probs_BxR - reference_BxR
+    if estimator == "k1":
+        return log_ratio_BxR
+    if estimator == "k2":
+        return 0.5 * jnp.square(log_ratio_BxR)
+    return jnp.expm1(-log_ratio_BxR) + log_ratio_BxR
+
+
+def adapted(
+    kl_coefficient: Float[Array, ""],
+    kl: Float[Array, ""],
+    target: float,
+    horizon: float,
+    responses: int,
+) -> Float[Array, ""]:
+    """beta (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon): Ziegler et al., 2019, section 2.2.
+
+    KL and target are in nats a response; n responses were seen.
+    """
+    error = jnp.clip(kl / target - 1.0, -0.2, 0.2)
+    return kl_coefficient * (1.0 + error * (responses / horizon))
+
+
+def whiten(
+    values_BxR: Float[Array, "B R"], mask_BxR: Bool[Array, "B R"], *, center: bool
+) -> Float[Array, "B R"]:
+    """Values of variance 1 over all tokens of the mask, 0 outside it.
+
+    `center` takes their mean away too. The variance is the unbiased one, as in TRL and verl.
+    """
+    mean, count = masked(values_BxR, mask_BxR).mean, masked(values_BxR, mask_BxR).count
+    squares = masked(jnp.square(values_BxR - mean), mask_BxR).sum
+    scaled_BxR = (values_BxR - mean) * jax.lax.rsqrt(squares / jnp.maximum(count - 1.0, 1.0) + 1e-8)
+    return jnp.where(mask_BxR, scaled_BxR if center else scaled_BxR + mean, 0.0)
 
 
 def token_rewards(

@@ -64,20 +64,51 @@ def policy_loss(
     old_log_probs_BxR: Float[Array, "B R"],
     advantages_BxR: Float[Array, "B R"],
     clip: float,
+    dual_clip: float | None = None,
 ) -> Float[Array, "B R"]:
-    """max(-A ratio, -A clip(ratio, 1 - clip, 1 + clip)): PPO (Schulman et al., 2017, eq. 7)."""
+    """max(-A ratio, -A clip(ratio, 1 - clip, 1 + clip)): PPO (Schulman et al., 2017, eq. 7).
+
+    Where A < 0 it is at most -A dual_clip: a bad token that has become far likelier is left alone
+    (Ye et al., 2020, eq. 4).
+    """
     ratio_BxR = jnp.exp(log_probs_BxR - old_log_probs_BxR)
     clipped_BxR = jnp.clip(ratio_BxR, 1.0 - clip, 1.0 + clip)
-    return jnp.maximum(-advantages_BxR * ratio_BxR, -advantages_BxR * clipped_BxR)
+    loss_BxR = jnp.maximum(-advantages_BxR * ratio_BxR, -advantages_BxR * clipped_BxR)
+    if dual_clip is None:
+        return loss_BxR
+    most_BxR = jnp.where(advantages_BxR < 0, -advantages_BxR * dual_clip, jnp.inf)
+    return jnp.minimum(loss_BxR, most_BxR)
+
+
+def policy_clipped(
+    ratio_BxR: Float[Array, "B R"], advantages_BxR: Float[Array, "B R"], clip: float
+) -> Bool[Array, "B R"]:
+    """Where the clip takes the gradient away: the ratio has passed it on the side that A favours.
+
+    TRL and verl count these tokens in their clip fraction.
+    """
+    above_BxR = (advantages_BxR > 0) & (ratio_BxR > 1.0 + clip)
+    return above_BxR | ((advantages_BxR < 0) & (ratio_BxR < 1.0 - clip))
 
 
 def value_loss(
     values_BxR: Float[Array, "B R"],
     old_values_BxR: Float[Array, "B R"],
     returns_BxR: Float[Array, "B R"],
-    clip: float,
+    clip: float | None,
 ) -> Float[Array, "B R"]:
-    """0.5 max((V - R)^2, (V_old + clip(V - V_old, -clip, clip) - R)^2)."""
+    """0.5 max((V - R)^2, (V_old + clip(V - V_old, -clip, clip) - R)^2).
+
+    0.5 (V - R)^2 without a clip.
+    """
+    error_BxR = jnp.square(values_BxR - returns_BxR)
+    if clip is None:
+        return 0.5 * error_BxR
     clipped_BxR = old_values_BxR + jnp.clip(values_BxR - old_values_BxR, -clip, clip)
-    errors = jnp.square(values_BxR - returns_BxR), jnp.square(clipped_BxR - returns_BxR)
-    return 0.5 * jnp.maximum(*errors)
+    return 0.5 * jnp.maximum(error_BxR, jnp.square(clipped_BxR - returns_BxR))
+
+
+def entropy(logits_BxRxV: Float[Array, "B R V"]) -> Float[Array, "B R"]:
+    """log sum exp(z) - sum p z, in nats: that of the distribution from which a token is drawn."""
+    mean_BxR = jnp.sum(jax.nn.softmax(logits_BxRxV, axis=-1) * logits_BxRxV, axis=-1)
+    return jax.nn.logsumexp(logits_BxRxV, axis=-1) - mean_BxR

@@ -30,15 +30,8 @@ from glm_jax.train import loop, sample
 from glm_jax.train.batched import response_log_probs, score_samples
 from glm_jax.train.policy import load_policy
 from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
-from glm_jax.train.ppo_step import (
-    PPOBatch,
-    PPOHyperparameters,
-    PPOState,
-    Scored,
-    init,
-    ppo_step,
-    step,
-)  # fmt: skip
+from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo_step import PPOBatch, PPOState, Scored, init, ppo_step, step
 from glm_jax.train.run_folder import JsonLines, begun, claim, read_json, write_json
 
 __all__ = [
@@ -70,6 +63,8 @@ class PPOConfig:
     "iterations between"
     max_kl: float | None = None
     "nats a response: above it the run stops, with its checkpoint saved"
+    max_skipped: NonNegativeInt = 8
+    "updates in a row that were skipped, since a loss or gradient was not finite: more stop the run"
     checkpoint_every: PositiveInt = 10
     seed: NonNegativeInt = 0
 
@@ -81,8 +76,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     """Trains, or resumes training, and returns the folder of the model.
 
     `callback(iteration, metrics, completions)` is called once an iteration has been read.
-    Raises RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a loss
-    is not finite, or the KL passes `max_kl`.
+    Raises RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a metric
+    is not finite, updates were skipped too often, or the KL passes `max_kl`.
     """
     required(config, "run", "model", "reward_model", "prompts")
     output = Path(config.run) / "model"
@@ -118,7 +113,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         _write_completions(log, i, batch_at(i), completions, prompts, tokenizer)
         if callback is not None:
             callback(i, metrics, completions)
-        _guard(config, i, metrics)
+        guard(config, i, metrics)
 
     with closing(log):
         state = loop.train(
@@ -145,7 +140,8 @@ def _check(config: PPOConfig) -> None:
         raise InputError(f"{config.reward_model} has another tokenizer than {config.model}")
 
 
-def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
+def guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
+    """Raises RunStopped, with the likely cause, when the run should not go on."""
     if i == 0 and not metrics["val/first_log_ratio"] < 1e-4:
         raise RunStopped(
             f"before the first update the log-probabilities of sampling and training differ by "
@@ -155,6 +151,12 @@ def _guard(config: PPOConfig, i: int, metrics: dict[str, float]) -> None:
     wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
     if wrong:
         raise RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
+    if metrics["update/skipped_in_a_row"] > config.max_skipped:
+        raise RunStopped(
+            f"iteration {i}: the loss or a gradient was not finite in "
+            f"{metrics['update/skipped_in_a_row']:.0f} updates in a row ({config.max_skipped} "
+            f"allowed): look at the learning rate"
+        )
     if config.max_kl is not None and metrics["objective/kl"] > config.max_kl:
         raise RunStopped(
             f"iteration {i}: KL {metrics['objective/kl']:.2f} nats a response is above max_kl "

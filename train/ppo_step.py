@@ -10,68 +10,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from glm_jax.configuration import configuration
 from glm_jax.decoding import rollout, row_keys
-from glm_jax.errors import InputError
 from glm_jax.model import GLM, with_head
-from glm_jax.sampling import Sampling
-from glm_jax.train import sft
-from glm_jax.train.advantages import gae, kl_k1, token_rewards
-from glm_jax.train.losses import masked, policy_loss, value_loss
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.advantages import adapted, gae, token_kl, token_rewards, whiten
+from glm_jax.train.losses import masked
+from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo_update import Learner, Rollout, Trainable, minibatches, optimisers, update
 from glm_jax.train.scoring import token_log_probs, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
-
-
-@configuration
-class PPOHyperparameters:
-    """All that the compiled iteration depends on."""
-
-    sampling: Sampling = Sampling(max_new_tokens=128)
-    iterations: PositiveInt = 600
-    batch_size: PositiveInt = 64
-    "prompts an iteration"
-    epochs: PositiveInt = 2
-    minibatches: PositiveInt = 2
-    "of each epoch"
-    kl_coefficient: NonNegativeFloat = 0.05
-    "beta: weight of the KL to the SFT model, inside the reward"
-    gamma: NonNegativeFloat = 1.0
-    lam: NonNegativeFloat = 0.95
-    "lambda of generalised advantage estimation"
-    clip: PositiveFloat = 0.2
-    value_clip: PositiveFloat = 0.2
-    value_coefficient: NonNegativeFloat = 1.0
-    supervised_coefficient: NonNegativeFloat = 0.3
-    "weight of the next-token loss on supervised data"
-    supervised_batch_size: PositiveInt = 16
-    "dialogues an update"
-    actor: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
-    critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
-
-    def __post_init__(self):
-        if self.batch_size % self.minibatches:
-            raise InputError(
-                f"minibatches ({self.minibatches}) must divide batch_size ({self.batch_size})"
-            )
-        if self.sampling.temperature == 0:
-            raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
-
-    @property
-    def updates(self) -> int:
-        """Optimiser updates an iteration."""
-        return self.epochs * self.minibatches
-
-
-class Trainable(NamedTuple):
-    actor: GLM
-    critic: GLM
 
 
 class Frozen(NamedTuple):
@@ -97,6 +47,8 @@ class PPOState:
     optimiser: Trainable
     key: UInt32[Array, "2"]
     iteration: Int[Array, ""]
+    kl_coefficient: Float[Array, ""]  # beta, as it has adapted itself
+    skipped: Int[Array, ""]  # updates in a row whose loss or gradient was not finite
     frozen: Frozen | None  # None inside the program, which is given it by itself
     config: PPOHyperparameters = struct.field(pytree_node=False)
 
@@ -112,18 +64,6 @@ class Scored(NamedTuple):
     kl: Float[Array, "B"]
 
 
-class Rollout(NamedTuple):
-    """Responses with all that the updates need to know of them."""
-
-    tokens: Int[Array, "B T"]
-    mask: Bool[Array, "B T"]
-    response: Bool[Array, "B R"]
-    log_probs: Float[Array, "B R"]
-    values: Float[Array, "B R"]
-    advantages: Float[Array, "B R"]
-    returns: Float[Array, "B R"]
-
-
 def init(
     config: PPOHyperparameters, actor: GLM, reference: GLM, reward_model: GLM, seed: int = 0
 ) -> PPOState:
@@ -134,10 +74,11 @@ def init(
     critic = with_head(reward_model, "value", nnx.Rngs(0))
     critic.head.set_value(jnp.zeros_like(critic.head[...]))
     trainable = jax.tree.map(jnp.copy, Trainable(actor, critic))
-    optimiser = Trainable(*(o.init(m) for o, m in zip(_optimisers(config), trainable, strict=True)))
+    optimiser = Trainable(*(o.init(m) for o, m in zip(optimisers(config), trainable, strict=True)))
     key = jax.random.key_data(jax.random.key(seed))
     frozen = Frozen(reference, reward_model)
-    return PPOState(trainable, optimiser, key, jnp.int32(0), frozen, config)
+    beta = jnp.float32(config.kl_coefficient)
+    return PPOState(trainable, optimiser, key, jnp.int32(0), beta, jnp.int32(0), frozen, config)
 
 
 def step(state: PPOState, batch: PPOBatch) -> tuple[PPOState, Metrics, Scored]:
@@ -152,22 +93,37 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
     """The program itself. `completions.scores` are those of the reward model, as it gave them."""
     config = state.config
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.iteration)
-    rollout, metrics, completions = roll_out(state.trainable, frozen, batch, key, config)
-
-    def update(carry, inputs):
-        rows, supervised = inputs
-        minibatch = jax.tree.map(lambda x: x[rows], rollout)
-        return _update(*carry, minibatch, supervised, config)
-
-    order_key = jax.random.fold_in(key, batch.rows.shape[0])
-    rows_UxM = _minibatches(order_key, batch.rows.shape[0], config)
-    (trainable, optimiser), per_update = jax.lax.scan(
-        update, (state.trainable, state.optimiser), (rows_UxM, batch.supervised)
+    rollout, metrics, completions = roll_out(
+        state.trainable, frozen, batch, key, state.kl_coefficient, config
     )
-    metrics |= {name: jnp.mean(values_U) for name, values_U in per_update.items()}
+
+    def each(learner: Learner, inputs):
+        rows, supervised = inputs
+        return update(learner, jax.tree.map(lambda x: x[rows], rollout), supervised, config)
+
+    B = batch.rows.shape[0]
+    rows_UxM = minibatches(jax.random.fold_in(key, B), B, config)
+    learner, per_update = jax.lax.scan(
+        each,
+        Learner(state.trainable, state.optimiser, state.skipped),
+        (rows_UxM, batch.supervised),
+    )
+    applied_U = per_update.pop("update/applied") > 0
+    metrics |= {name: masked(values_U, applied_U).mean for name, values_U in per_update.items()}
     # before any update the ratio is 1 but for rounding: what it is then checks the whole program
     metrics["val/first_log_ratio"] = per_update["val/max_log_ratio"][0]
-    state = state.replace(trainable=trainable, optimiser=optimiser, iteration=state.iteration + 1)
+    metrics["update/skipped"] = masked(jnp.ones_like(per_update["val/ratio"]), ~applied_U).sum
+    metrics["update/skipped_in_a_row"] = learner.skipped.astype(jnp.float32)
+    beta = state.kl_coefficient
+    if config.kl_target is not None:
+        beta = adapted(beta, metrics["objective/kl"], config.kl_target, config.kl_horizon, B)
+    state = state.replace(
+        trainable=learner.models,
+        optimiser=learner.optimiser,
+        iteration=state.iteration + 1,
+        kl_coefficient=beta,
+        skipped=learner.skipped,
+    )
     return state, metrics, completions
 
 
@@ -176,6 +132,7 @@ def roll_out(
     frozen: Frozen,
     batch: PPOBatch,
     key: Key[Array, ""],
+    kl_coefficient: Float[Array, ""],
     config: PPOHyperparameters,
 ) -> tuple[Rollout, Metrics, Scored]:
     """Generates, scores, and turns scores into advantages."""
@@ -192,77 +149,49 @@ def roll_out(
             frozen.reference, tokens_BxT, mask_BxT, R, sampling.temperature
         )
         values_BxR = token_values(models.critic, tokens_BxT, mask_BxT, R)
-    kl_BxR = jnp.where(drawn.mask, kl_k1(drawn.log_probs, reference_BxR), 0.0)
     relative_B = scores_B - batch.reference_scores
-    rewards_BxR = token_rewards(relative_B, kl_BxR, drawn.mask, jnp.float32(config.kl_coefficient))
-    advantages_BxR, returns_BxR = gae(rewards_BxR, values_BxR, drawn.mask, config.gamma, config.lam)
+    learned_BxR = drawn.mask
+    if config.truncated == "mask":
+        learned_BxR &= ~drawn.truncated[:, None]
+    goals_B = _goals(relative_B, drawn.truncated, config)
+    kl_BxR = jnp.where(drawn.mask, token_kl(drawn.log_probs, reference_BxR, "k1"), 0.0)
+    penalty_BxR = token_kl(drawn.log_probs, reference_BxR, config.kl_estimator)
+    rewards_BxR = token_rewards(goals_B, penalty_BxR, drawn.mask, kl_coefficient)
+    scaled_BxR = rewards_BxR
+    if config.whiten_rewards:
+        scaled_BxR = whiten(rewards_BxR, learned_BxR, center=False)
+    advantages_BxR, returns_BxR = gae(scaled_BxR, values_BxR, drawn.mask, config.gamma, config.lam)
+    if config.whiten_advantages:
+        advantages_BxR = whiten(advantages_BxR, learned_BxR, center=True)
     kl_B = jnp.sum(kl_BxR, axis=1)
+    penalty_B = jnp.sum(jnp.where(drawn.mask, penalty_BxR, 0.0), axis=1)
     metrics = {
         "objective/scores": jnp.mean(scores_B),
         "objective/scores_minus_reference": jnp.mean(relative_B),
         "objective/kl": jnp.mean(kl_B),
-        "objective/non_score_reward": -config.kl_coefficient * jnp.mean(kl_B),
+        "objective/non_score_reward": -kl_coefficient * jnp.mean(penalty_B),
+        "objective/kl_coef": kl_coefficient,
         "objective/rlhf_reward": jnp.mean(jnp.sum(rewards_BxR, axis=1)),
         "objective/entropy": masked(-drawn.log_probs, drawn.mask).mean,
-        "val/explained_variance": _explained_variance(values_BxR, returns_BxR, drawn.mask),
+        "val/explained_variance": _explained_variance(values_BxR, returns_BxR, learned_BxR),
         "length": jnp.mean(drawn.lengths.astype(jnp.float32)),
         "truncated": jnp.mean(drawn.truncated),
     }
     rolled_out = Rollout(
-        tokens_BxT, mask_BxT, drawn.mask, drawn.log_probs, values_BxR, advantages_BxR, returns_BxR
+        tokens_BxT, mask_BxT, learned_BxR, drawn.log_probs, values_BxR, advantages_BxR, returns_BxR
     )
     return rolled_out, metrics, Scored(*drawn, scores_B, kl_B)
 
 
-def _update(models: Trainable, optimiser: Trainable, minibatch: Rollout, supervised, config):
-    """One backward pass for the policy, value and supervised losses, and the step along it."""
-
-    def loss(models: Trainable) -> tuple[Float[Array, ""], Metrics]:
-        m, R = minibatch, minibatch.response.shape[1]
-        log_probs_MxR = token_log_probs(
-            models.actor, m.tokens, m.mask, R, config.sampling.temperature
-        )
-        values_MxR = token_values(models.critic, m.tokens, m.mask, R)
-        policy_MxR = policy_loss(log_probs_MxR, m.log_probs, m.advantages, config.clip)
-        value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
-        policy, value = masked(policy_MxR, m.response).mean, masked(value_MxR, m.response).mean
-        total = policy + config.value_coefficient * value
-        log_ratio_MxR = jnp.where(m.response, log_probs_MxR - m.log_probs, 0.0)
-        ratio_MxR = jnp.exp(log_ratio_MxR)
-        clipped_MxR = jnp.abs(ratio_MxR - 1.0) > config.clip
-        metrics = {
-            "loss/policy_avg": policy,
-            "loss/value_avg": value,
-            "policy/approxkl_avg": masked(0.5 * jnp.square(log_ratio_MxR), m.response).mean,
-            "policy/clipfrac_avg": masked(clipped_MxR.astype(jnp.float32), m.response).mean,
-            "val/ratio": masked(ratio_MxR, m.response).mean,
-            "val/max_log_ratio": jnp.max(jnp.abs(log_ratio_MxR)),
-        }
-        if supervised is not None:
-            metrics["loss/supervised_avg"] = sft.loss(models.actor, supervised).mean
-            total += config.supervised_coefficient * metrics["loss/supervised_avg"]
-        return total, metrics
-
-    gradients, metrics = jax.grad(loss, has_aux=True)(models)
-    stepped = [
-        o.update(g, s, m)
-        for o, g, s, m in zip(_optimisers(config), gradients, optimiser, models, strict=True)
-    ]
-    updates, optimiser = (Trainable(*part) for part in zip(*stepped, strict=True))
-    metrics["policy/grad_norm"] = optax.tree.norm(gradients.actor)
-    return (optax.apply_updates(models, updates), optimiser), metrics
-
-
-def _optimisers(config: PPOHyperparameters) -> Trainable:
-    updates = config.iterations * config.updates
-    return Trainable(adamw(config.actor, updates), adamw(config.critic, updates))
-
-
-def _minibatches(key: Key[Array, ""], rows: int, config: PPOHyperparameters) -> Int[Array, "U M"]:
-    """Each epoch's rows in a fresh order, cut into minibatches."""
-    keys = jax.random.split(key, config.epochs)
-    rows_ExB = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
-    return rows_ExB.reshape(config.updates, -1)
+def _goals(
+    relative_B: Float[Array, "B"], truncated_B: Bool[Array, "B"], config: PPOHyperparameters
+) -> Float[Array, "B"]:
+    """The scores that are to rise: cut, then lowered for truncated answers."""
+    if config.score_clip is not None:
+        relative_B = jnp.clip(relative_B, -config.score_clip, config.score_clip)
+    if config.truncated == "penalty":
+        relative_B -= jnp.where(truncated_B, config.truncation_penalty, 0.0)
+    return relative_B
 
 
 def _explained_variance(values_BxR, returns_BxR, mask_BxR) -> Float[Array, ""]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm_jax.data.batches import span_mask
-from glm_jax.train.advantages import gae, kl_k1, token_rewards
+from glm_jax.train.advantages import adapted, gae, token_kl, token_rewards, whiten
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -27,10 +27,57 @@ def episodes():
     return matrix(rng.normal(size=(16, 7))), matrix(rng.normal(size=(16, 7))), lengths
 
 
-def test_k1_is_zero_for_the_same_model_and_signed():
+ESTIMATORS = {
+    "k1": [[2.0, -1.0]],
+    "k2": [[2.0, 0.5]],
+    "k3": [[np.exp(-2.0) + 1.0, np.e - 2.0]],
+}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_kl_estimators_by_hand(estimator):
     log_probs = matrix([[-1.0, -2.0]])
-    close(kl_k1(log_probs, log_probs), [[0.0, 0.0]])
-    close(kl_k1(log_probs, matrix([[-3.0, -1.0]])), [[2.0, -1.0]])
+    assert not np.any(token_kl(log_probs, log_probs, estimator))
+    close(token_kl(log_probs, matrix([[-3.0, -1.0]]), estimator), ESTIMATORS[estimator])
+
+
+def test_k1_and_k3_have_the_kl_as_their_mean_and_k3_is_nowhere_negative():
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
+    kl = np.sum(p * np.log(p / q))
+    for estimator in ("k1", "k3"):
+        of_token = token_kl(matrix([np.log(p)]), matrix([np.log(q)]), estimator)[0]
+        assert np.sum(p * of_token) == pytest.approx(kl, rel=1e-5)
+    assert np.all(of_token >= 0)
+
+
+def test_the_adaptive_coefficient_by_hand():
+    """KL 4 of target 5 is -0.2; 5.5 is +0.1; further away it moves no faster; 64 of 1000 seen."""
+    for kl, factor in [(4.0, 0.9872), (5.5, 1.0064), (50.0, 1.0128), (0.0, 0.9872), (5.0, 1.0)]:
+        close(adapted(jnp.float32(0.3), jnp.float32(kl), 5.0, 1000.0, 64), 0.3 * factor, 1e-6)
+
+
+def test_whitening_by_hand_over_the_global_mask():
+    """1, 3 and 8 have mean 4 and unbiased variance (9 + 1 + 16) / 2 = 13."""
+    values, mask = matrix([[1.0, 3.0], [8.0, jnp.nan]]), lengths_mask([2, 1], 2)
+    by = 13.0**-0.5
+    close(whiten(values, mask, center=True), [[-3 * by, -by], [4 * by, 0.0]])
+    close(whiten(values, mask, center=False), [[4 - 3 * by, 4 - by], [4 + 4 * by, 0.0]])
+    one, none = lengths_mask([1, 0], 2), lengths_mask([0, 0], 2)
+    assert not np.any(whiten(values, one, center=True))
+    assert not np.any(whiten(values, none, center=False))
+
+
+def test_whitening_does_not_see_how_the_rows_are_laid_over_devices():
+    """Over each device's own rows it would be another."""
+    rng = np.random.default_rng(1)
+    values, mask = matrix(rng.normal(size=(8, 5))), lengths_mask(rng.integers(1, 6, 8), 5)
+    expected = whiten(values, mask, center=True)
+    mesh = jax.make_mesh((8,), ("data",))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    laid = jax.jit(lambda v, m: whiten(v, m, center=True))(*jax.device_put((values, mask), rows))
+    close(laid, expected)
+    apart = [whiten(values[b : b + 1], mask[b : b + 1], center=True) for b in range(8)]
+    assert not np.allclose(jnp.concatenate(apart), expected, atol=0.1)
 
 
 def test_token_rewards_by_hand():
@@ -110,3 +157,23 @@ def test_no_gradient_flows_into_the_critic(episodes):
         return jnp.sum(advantages) + 2.0 * jnp.sum(returns)
 
     assert not np.any(jax.grad(summed)(values))
+
+
+def test_an_empty_response_is_nothing_and_a_short_one_is_whole():
+    mask = lengths_mask([0, 1], 3)
+    kl, values = jnp.full((2, 3), 0.5), jnp.ones((2, 3))
+    rewards = token_rewards(matrix([2.5, 2.5]), kl, mask, jnp.float32(0.5))
+    advantages, returns = gae(rewards, values, mask, 1.0, 0.9)
+    close(rewards, [[0, 0, 0], [2.25, 0, 0]])  # and no score is cut to an integer
+    close(advantages, [[0, 0, 0], [1.25, 0, 0]])
+    close(returns, rewards)
+
+
+def test_returns_are_taken_before_whitening(episodes):
+    """R = A + V holds of the advantages that were whitened afterwards, not of the whitened."""
+    rewards, values, lengths = episodes
+    mask = lengths_mask(lengths, 7)
+    advantages, returns = gae(rewards, values, mask, 1.0, 0.9)
+    whitened = whiten(advantages, mask, center=True)
+    close(returns, advantages + jnp.where(mask, values, 0.0))
+    assert jnp.max(jnp.abs(returns - whitened - jnp.where(mask, values, 0.0))) > 0.1

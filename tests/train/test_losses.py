@@ -131,3 +131,61 @@ def test_value_loss_by_hand(value, old, target, loss, slope):
     actual, gradient = jax.value_and_grad(summed)(array(value)[None])
     close(actual, loss, 1e-5)
     close(gradient, [[slope]], 1e-5)
+
+
+def test_dual_clip_bounds_what_a_bad_token_can_cost():
+    """Beyond ratio 3 a negative advantage has no gradient; a positive one is as it was."""
+    ratio, advantages = array(5.0, 2.0, 5.0, 0.5), array(-2.0, -2.0, 2.0, 2.0)
+
+    def summed(log_probs):
+        loss = losses.policy_loss(log_probs, jnp.zeros((1, 4)), advantages[None], 0.2, 3.0)
+        return loss.sum(), loss
+
+    gradient, loss = jax.grad(summed, has_aux=True)(jnp.log(ratio)[None])
+    close(loss, [[6.0, 4.0, -2.4, -1.0]], 1e-5)
+    close(gradient, [[0.0, 4.0, 0.0, -1.0]], 1e-5)
+
+
+def test_clipped_tokens_are_those_whose_gradient_is_gone():
+    advantages, ratios, _, slopes = array(*zip(*SIDES, strict=True))
+    found = losses.policy_clipped(ratios[None], advantages[None], 0.2)
+    assert found.tolist() == [(slopes == 0).tolist()] and found.any() and not found.all()
+    assert not losses.policy_clipped(ratios[None], jnp.zeros((1, len(SIDES))), 0.2).any()
+
+
+def test_values_may_go_unclipped():
+    value, old, target = array(2.0)[None], array(1.0)[None], array(3.0)[None]
+    close(losses.value_loss(value, old, target, None), [[0.5]])
+    gradient = jax.grad(lambda v: losses.value_loss(v, old, target, None).sum())(value)
+    close(gradient, [[-1.0]])
+
+
+def test_entropy_by_hand():
+    """A fair coin's is log 2; 3/4 to 1/4; a sure thing's is 0, and none is below."""
+    logits = jnp.log(array(0.5, 0.75, 1.0)), jnp.log(array(0.5, 0.25, 1e-30))
+    found = losses.entropy(jnp.stack(logits, axis=-1)[None] + 3.0)
+    close(found, [[LOG2, 0.562335, 0.0]], 1e-5)
+
+
+def test_losses_and_gradients_do_not_depend_on_how_the_rows_are_split():
+    """Sums and counts of micro-batches add up; averages of their averages would not."""
+    rng = np.random.default_rng(0)
+    new, old, advantages = jnp.asarray(rng.normal(size=(3, 6, 5)), jnp.float32)
+    mask = jnp.arange(5)[None] < jnp.array([1, 2, 5, 4, 3, 5])[:, None]
+
+    def total(new, rows):
+        loss = losses.policy_loss(new[rows], old[rows], advantages[rows], 0.2)
+        return losses.masked(loss, mask[rows])
+
+    def whole(new):
+        return total(new, slice(None)).mean
+
+    def split(new):
+        sums, counts = zip(*(total(new, slice(a, a + 2)) for a in (0, 2, 4)), strict=True)
+        return losses.Total(sum(sums), sum(counts)).mean
+
+    expected, actual = (jax.value_and_grad(f)(new) for f in (whole, split))
+    close(actual[0], expected[0])
+    close(actual[1], expected[1])
+    naive = np.mean([total(new, slice(a, a + 2)).mean for a in (0, 2, 4)])
+    assert abs(naive - expected[0]) > 1e-3

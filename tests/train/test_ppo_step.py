@@ -24,6 +24,21 @@ CONFIG = PPOHyperparameters(
 )
 
 
+# What CONFIG's first iteration gave before any of the options that are off in it was there.
+RECORDED = {
+    "loss/policy_avg": 3.0275743,
+    "loss/value_avg": 9.2792835,
+    "objective/entropy": 0.1027861,
+    "objective/kl": 148.6225281,
+    "objective/non_score_reward": -7.4311266,
+    "objective/rlhf_reward": -6.9006872,
+    "objective/scores_minus_reference": 0.5304386,
+    "policy/approxkl_avg": 2.4280062,
+    "policy/grad_norm": 58.9758339,
+    "val/ratio": 0.9513988,
+}
+
+
 def prompts(pads=0, supervised=None):
     """Eight prompts of one to five tokens, behind at least `pads` pads."""
     rng = np.random.default_rng(0)
@@ -65,6 +80,11 @@ def test_one_iteration(models):
     assert metrics["val/first_log_ratio"] < 1e-4
     assert metrics["val/first_log_ratio"] < metrics["val/max_log_ratio"]  # then it moves
     assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
+
+    for name, value in RECORDED.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-3), name
+    sums = [sum(np.abs(x).sum() for x in jax.tree.leaves(copied(m))) for m in state.trainable]
+    assert sums == pytest.approx([2295.102, 1073.8604], rel=1e-5)
 
     relative = float(np.mean(completions.scores - batch.reference_scores))
     penalty = -CONFIG.kl_coefficient * float(np.mean(completions.kl))
@@ -150,6 +170,29 @@ def test_answers_of_one_token_and_answers_without_end(models, eos, length, stopp
     assert completions.finish.tolist() == [STOP if stopped else LENGTH] * B
     assert all(np.isfinite(value) for value in metrics.values())
     assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.trainable))
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted(models):
+    """One answer's reward is infinite, then all are: it spoils its minibatch of each epoch."""
+    good, state = prompts(), init(CONFIG, *models)
+    spoilt = good._replace(reference_scores=good.reference_scores.copy())
+    spoilt.reference_scores[3] = np.inf
+    before = copied(state.trainable)
+    state, metrics, _ = step(state, spoilt)
+    assert metrics["update/skipped"] == 2 and CONFIG.updates == 4
+    assert metrics["update/skipped_in_a_row"] == int(state.skipped) <= 2
+    assert np.isfinite(metrics["loss/policy_avg"]) and metrics["policy/grad_norm"] > 0
+    counts = [x for x in jax.tree.leaves(state.optimiser) if x.dtype == jnp.int32]
+    assert all(count == 2 for count in counts)
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state))
+    assert not same(state.trainable, before)
+
+    before, row = copied((state.trainable, state.optimiser)), int(state.skipped)
+    state, metrics, _ = step(state, good._replace(reference_scores=np.full(B, np.nan, np.float32)))
+    assert same((state.trainable, state.optimiser), before)
+    assert state.skipped == row + 4 and metrics["update/skipped"] == 4
+    state, metrics, _ = step(state, good)
+    assert state.skipped == 0 and not same((state.trainable, state.optimiser), before)
 
 
 def test_without_learning_the_ratio_stays_1_and_the_critic_gets_no_policy_gradient(models):
