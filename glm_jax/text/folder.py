@@ -120,7 +120,7 @@ def _read_json(path: epath.Path) -> Config:
 
 def _read(path: epath.Path) -> bytes:
     if "://" not in str(path) and path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no file")
+        raise InputError(f"{path}: cannot be read: it is no file")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -198,5 +198,5 @@ def test_settings_that_are_none(folder, tmp_path):
     with pytest.raises(InputError, match=r"tokenizer_config\.json: not JSON"):
         Tokenizer.load(found)
     (tmp_path / "tokenizer.json").mkdir()
-    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read: it is no file"):
         Tokenizer.load(tmp_path)
