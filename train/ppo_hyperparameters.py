@@ -65,6 +65,11 @@ class PPOHyperparameters:
             )
         if self.sampling.temperature == 0:
             raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
+        if self.sampling.top_k or self.sampling.top_p < 1:
+            raise InputError(
+                "sampling.top_k, sampling.top_p: the ratio is of probabilities over all tokens; "
+                "sample from all of them with 0 and 1"
+            )
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise InputError("kl_target: a kl_coefficient of 0 stays 0; start from more")
 

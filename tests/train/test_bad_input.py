@@ -53,6 +53,7 @@ def here(tmp_path: Path, monkeypatch) -> Path:
         (["ppo", "ppo.yaml", "ppo.minibatches=3"], "must divide"),
         (["ppo", "ppo.yaml", "supervised=[]"], "supervised"),
         (["ppo", "ppo.yaml", "ppo.sampling.temperature=0"], "temperature"),
+        (["ppo", "ppo.yaml", "ppo.sampling.top_p=0.9"], "probabilities over all tokens"),
         (["sample", "nowhere", "good.jsonl", "--output", "out"], "nowhere"),
         (["sample", "nowhere", "good.jsonl", "--output", "out", "--temperature", "-1"],
          "'sampling.temperature' should be"),
