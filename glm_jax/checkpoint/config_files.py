@@ -102,7 +102,9 @@ def config_json(config: GLMConfig, head: Head, naming: Naming, dtype: str) -> di
             "pad_token_id": config.pad_token_id,
             **scores,
         }
-    if config.model_type != "glm4_moe":
+    if config.model_type == "glm4_moe":
+        values["num_nextn_predict_layers"] = 0  # those for speculative decoding are not kept
+    else:
         values = {key: value for key, value in values.items() if key not in _EXPERTS}
     return {
         "architectures": [_transformers_class(config.model_type, head)],
