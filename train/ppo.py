@@ -31,7 +31,9 @@ from glm_jax.train.batched import response_log_probs, score_samples
 from glm_jax.train.policy import load_policy
 from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_step import PPOBatch, PPOState, Scored, init, ppo_step, step
+from glm_jax.train.ppo_rollout import Scored
+from glm_jax.train.ppo_scores import PPOBatch
+from glm_jax.train.ppo_step import PPOState, init, ppo_step, step
 from glm_jax.train.run_folder import JsonLines, begun, claim, read_json, write_json
 
 __all__ = [
@@ -103,7 +105,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
 
     watch = _evaluation(folder, config, held_out, tokenizer, reference, reward_model)
 
-    state = init(config.ppo, reference, reference, reward_model, config.seed)
+    state = init(config.ppo, reference, reference, reward_model, seed=config.seed)
     frozen = state.frozen
     start = loop.steps_done(folder)
     log = JsonLines(folder / "completions.jsonl", start)

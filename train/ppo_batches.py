@@ -17,7 +17,7 @@ from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_step import PPOBatch
+from glm_jax.train.ppo_scores import PPOBatch
 from glm_jax.train.progress import shown
 
 

@@ -114,7 +114,7 @@ def test_ppo_resumes_bit_for_bit(tiny, tmp_path):
         return PPOBatch(tokens, np.ones((4, 3), bool), rows, np.zeros(4, np.float32), None)
 
     def train(folder, steps, seed):
-        state = init(config, tiny(seed=seed), reference, reward_model, seed)
+        state = init(config, tiny(seed=seed), reference, reward_model, seed=seed)
         frozen = state.frozen
         return loop.train(
             folder, state.replace(frozen=None), lambda s, b: ppo_step(s, frozen, b), batch_at,
