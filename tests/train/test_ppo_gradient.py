@@ -105,7 +105,7 @@ def test_in_bfloat16_the_old_log_probs_are_the_training_passes_own(tiny):
     )
     assert config.old == "recomputed"
     state, metrics, _ = step(init(config, actor, reference, reward), batch())
-    assert metrics["val/first_log_ratio"] < 1e-4 and metrics["val/sampler_gap"] > 1e-3
+    assert metrics["val/first_log_ratio"] < 1e-5 and metrics["val/sampler_gap"] > 5e-4
     assert {x.dtype for x in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
     assert all(np.isfinite(value) for value in metrics.values())
 
