@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from glm_jax.decoding import rollout, row_keys
+from glm_jax.decoding import REPETITION, rollout, row_keys
 from glm_jax.model import GLM, with_head
 from glm_jax.train.advantages import adapted, gae, token_kl, token_rewards, whiten
 from glm_jax.train.losses import masked
@@ -22,6 +22,8 @@ from glm_jax.train.ppo_update import Learner, Rollout, Trainable, minibatches, o
 from glm_jax.train.scoring import token_log_probs, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
+
+KL_LIMIT_FACTOR = 1.5  # of beta, after an iteration whose KL is above the limit
 
 
 class Frozen(NamedTuple):
@@ -117,6 +119,8 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
     beta = state.kl_coefficient
     if config.kl_target is not None:
         beta = adapted(beta, metrics["objective/kl"], config.kl_target, config.kl_horizon, B)
+    if config.kl_limit is not None:
+        beta = jnp.where(metrics["objective/kl"] > config.kl_limit, KL_LIMIT_FACTOR * beta, beta)
     state = state.replace(
         trainable=learner.models,
         optimiser=learner.optimiser,
@@ -176,6 +180,7 @@ def roll_out(
         "val/explained_variance": _explained_variance(values_BxR, returns_BxR, learned_BxR),
         "length": jnp.mean(drawn.lengths.astype(jnp.float32)),
         "truncated": jnp.mean(drawn.truncated),
+        "repeated": jnp.mean(drawn.finish == REPETITION),
     }
     rolled_out = Rollout(
         tokens_BxT, mask_BxT, learned_BxR, drawn.log_probs, values_BxR, advantages_BxR, returns_BxR
