@@ -152,7 +152,10 @@ def _finished(folder: Path, config: PPOConfig) -> bool:
             f"{folder}: ppo.iterations is {config.ppo.iterations}, but {done} are done already"
         )
     file = folder / "finished.json"
-    return file.exists() and read_json(file)["iterations"] == config.ppo.iterations
+    ended = read_json(file)["iterations"] if file.exists() else None
+    if ended is not None and not done and ended != config.ppo.iterations:
+        raise InputError(f"{folder}: ended after {ended} iterations, and its checkpoint is gone")
+    return ended == config.ppo.iterations
 
 
 def _check(config: PPOConfig) -> PPOHyperparameters:

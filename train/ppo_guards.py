@@ -46,6 +46,16 @@ def check_program(i: int, metrics: Metrics) -> None:
         raise RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
 
 
+def check_skipped(i: int, metrics: Metrics, most: int) -> None:
+    """Raises RunStopped when more than `most` updates in a row were skipped."""
+    if metrics["update/skipped_in_a_row"] > most:
+        raise RunStopped(
+            f"iteration {i}: the loss or a gradient was not finite in "
+            f"{metrics['update/skipped_in_a_row']:.0f} updates in a row ({most} allowed): look at "
+            f"the learning rate"
+        )
+
+
 def guard(config: GuardsConfig, i: int, metrics: Metrics, sft_length: float) -> str | None:
     """Raises RunStopped, naming the guard, when an iteration is past its limit.
 

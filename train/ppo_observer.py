@@ -11,7 +11,7 @@ from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.ppo_alarms import Alarms, AlarmsConfig
 from glm_jax.train.ppo_answers import keep_batch, write_completions
-from glm_jax.train.ppo_guards import GuardsConfig, check_program, guard
+from glm_jax.train.ppo_guards import GuardsConfig, check_program, check_skipped, guard
 from glm_jax.train.ppo_step import PPOBatch, PPOState, Scored
 from glm_jax.train.ppo_watch import Row, Watch, keep_best
 from glm_jax.train.progress import console
@@ -61,13 +61,11 @@ def observing(
             write_completions(log, i, batch, completions, prompts, tokenizer)
             if callback is not None:
                 callback(i, metrics, completions)
-            if metrics["update/skipped_in_a_row"] > max_skipped:
+            try:
+                check_skipped(i, metrics, max_skipped)
+            except RunStopped as stopped:
                 file = keep_batch(folder, i, batch, completions)
-                raise RunStopped(
-                    f"iteration {i}: the loss or a gradient was not finite in "
-                    f"{metrics['update/skipped_in_a_row']:.0f} updates in a row ({max_skipped} "
-                    f"allowed): look at the learning rate; the batch is in {file}"
-                )
+                raise RunStopped(f"{stopped}; the batch is in {file}") from None
             check_program(i, metrics)
             rewarded_B = completions.scores - batch.reference_scores
             alarm.iteration(i, metrics, rewarded_B, completions.mask.sum(axis=1))
