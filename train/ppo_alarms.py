@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from glm_jax.configuration import configuration
 from glm_jax.train.progress import console
 from glm_jax.train.run_folder import JsonLines, read_rows
+from glm_jax.train.statistics import mean_interval
 
 Metrics = Mapping[str, float]
 
@@ -29,7 +30,7 @@ class AlarmsConfig:
     length_correlation: PositiveFloat | None = 0.2
     "by which the correlation of score and length in a window is above that in the first window"
     explained_variance: float | None = 0.0
-    "of the critic, the mean over a window behind the warm-up: below it"
+    "of the critic, the mean over a window behind the warm-up: clearly below it"
     window: PositiveInt = 10
     "iterations"
     warmup: NonNegativeInt = 10
@@ -76,8 +77,8 @@ class Alarms:
                     f"iterations, by {before:+.2f} over the first",
                 )  # fmt: skip
         if config.explained_variance is not None and i + 1 >= config.warmup + config.window:
-            mean = float(np.mean(self._explained))
-            if mean < config.explained_variance:
+            mean, half = mean_interval(np.array(self._explained))
+            if mean + half < config.explained_variance:
                 self._ring(
                     i, "explained_variance",
                     f"the critic explains {mean:.2f} of the variance of the returns over the last "

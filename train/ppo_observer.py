@@ -49,13 +49,14 @@ def observing(
     """
     lengths = (row["length"] for row in read_rows(folder / "metrics.jsonl") if start)
     sft_length = next(lengths, None)  # the first answers are the SFT model's
+    kept: Path | None = None  # the first batch that was skipped too often: one more may be running
     with ExitStack() as stack:
         log = stack.enter_context(closing(JsonLines(folder / "completions.jsonl", start)))
         alarm = stack.enter_context(closing(Alarms(folder, alarms, start)))
         watch = stack.enter_context(closing(Watch(folder, start, answer)))
 
         def after(i: int, metrics: Mapping[str, float], outputs: Sequence[Scored]) -> None:
-            nonlocal sft_length
+            nonlocal sft_length, kept
             (completions,), batch = outputs, batch_at(i)
             track(i, metrics)
             write_completions(log, i, batch, completions, prompts, tokenizer)
@@ -64,8 +65,8 @@ def observing(
             try:
                 check_skipped(i, metrics, max_skipped)
             except RunStopped as stopped:
-                file = keep_batch(folder, i, batch, completions)
-                raise RunStopped(f"{stopped}; the batch is in {file}") from None
+                kept = kept or keep_batch(folder, i, batch, completions)
+                raise RunStopped(f"{stopped}; the batch is in {kept}") from None
             check_program(i, metrics)
             rewarded_B = completions.scores - batch.reference_scores
             alarm.iteration(i, metrics, rewarded_B, completions.mask.sum(axis=1))
