@@ -52,8 +52,8 @@ def opened(
 def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Log]:
     from tensorboardX import SummaryWriter
 
-    # TensorBoard drops the events of earlier files from `purge_step` on
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None, flush_secs=1)
+    # TensorBoard drops what earlier files hold of `purge_step` and later ones
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start, flush_secs=1)
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
