@@ -100,15 +100,18 @@ def rung(folder: Path) -> list[tuple[str, int]]:
     return [(row["alarm"], row["step"]) for row in rows]
 
 
-def iterations(folder, config, count, metrics=lambda i: {}, slope=lambda i: 0.0, n=50):
-    """What rings in iterations of `n` answers each: score = slope length + noise."""
-    rng = np.random.default_rng(0)
-    with closing(Alarms(folder, config, 0)) as alarms:
-        for i in range(count):
-            lengths = rng.integers(5, 30, n)
-            scores = slope(i) * (lengths - 17) / 7 + rng.normal(size=n)
-            alarms.iteration(i, METRICS | metrics(i), scores, lengths)
+def iterations(folder, config, count, metrics=lambda i: {}, slope=lambda i: 0.0, start=0):
+    """What rings in iterations of 50 answers each: score = slope length + noise."""
+    with closing(Alarms(folder, config, start)) as alarms:
+        for i in range(start, count):
+            alarms.iteration(i, METRICS | metrics(i), *answers(i, slope))
     return rung(folder)
+
+
+def answers(i, slope):
+    rng = np.random.default_rng(i)
+    lengths = rng.integers(5, 30, 50)
+    return slope(i) * (lengths - 17) / 7 + rng.normal(size=50), lengths
 
 
 def test_the_kl_alarm_rings_once(tmp_path):
@@ -154,6 +157,35 @@ def test_the_alarm_of_scores_that_go_apart(tmp_path):
 
     assert look("apart", held) == [("scores_apart", 30)]
     assert look("together", held | {30: base + 0.8}) == []
+
+
+def test_a_resumed_run_comes_to_the_same_alarms(tmp_path):
+    """The windows are filled again from what was logged: here at iteration 9, of 8 to 10."""
+    config = AlarmsConfig(window=4)
+
+    def slope(i):
+        return 0.6 * (i >= 8)
+
+    def metrics(i):
+        return {"val/explained_variance": 0.1 - 0.02 * i, "objective/kl": 0.45 * i}
+
+    expected = iterations(tmp_path / "whole", config, 24, metrics, slope)
+    assert {name for name, _ in expected} == {"kl", "length_correlation", "explained_variance"}
+    for start in (0, 3, 9, 10, 14):
+        folder = tmp_path / f"from{start}"
+        folder.mkdir()
+        rows = [METRICS | metrics(i) | {"step": i} for i in range(start + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        kept = [
+            {"step": i, "score": score + 5, "reference_score": 5, "length": int(length)}
+            for i in range(start)
+            for score, length in zip(*answers(i, slope), strict=True)
+        ]
+        (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        lines = (tmp_path / "whole/alarms.jsonl").read_text()
+        (folder / "alarms.jsonl").write_text(lines)  # those that rang later are taken back
+        iterations(folder, config, 24, metrics, slope, start)
+        assert (folder / "alarms.jsonl").read_text() == lines
 
 
 def test_alarms_can_be_switched_off(tmp_path):
