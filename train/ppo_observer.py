@@ -5,6 +5,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from glm_jax.data.records import Prompt
 from glm_jax.errors import RunStopped
 from glm_jax.model import GLM
@@ -68,7 +70,8 @@ def observing(
                 kept = kept or keep_batch(folder, i, batch, completions)
                 raise RunStopped(f"{stopped}; the batch is in {kept}") from None
             check_program(i, metrics)
-            rewarded_B = completions.scores - batch.reference_scores
+            # in float64, as it is when the alarms read the lines again
+            rewarded_B = np.subtract(completions.scores, batch.reference_scores, dtype=np.float64)
             alarm.iteration(i, metrics, rewarded_B, completions.mask.sum(axis=1))
             sft_length = sft_length or metrics["length"]
             if told := guard(guards, i, metrics, sft_length):
