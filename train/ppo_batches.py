@@ -29,6 +29,8 @@ class ReferenceConfig:
     "of each prompt; their mean score is taken. 0: no reference reward"
     temperature: NonNegativeFloat | None = None
     "None: that of the rollouts"
+    table: str | None = None
+    "file of the scores, which runs may share; it is made when it is not there"
 
 
 def reference_scores(

@@ -42,6 +42,8 @@ class PPOHyperparameters:
     "nats a response to which beta adapts itself; None: beta stays"
     kl_horizon: PositiveFloat = 10_000
     "responses in which beta, when it adapts, moves by at most a fifth of itself"
+    kl_limit: PositiveFloat | None = None
+    "nats a response: beta grows by half after each iteration above it; see also `guards.max_kl`"
     whiten_rewards: bool = False
     "token rewards are scaled to variance 1 over the batch"
     whiten_advantages: bool = False
@@ -98,6 +100,8 @@ class PPOHyperparameters:
             )
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise InputError("kl_target: a kl_coefficient of 0 stays 0; start from more")
+        if self.kl_limit is not None and self.kl_coefficient == 0:
+            raise InputError("kl_limit: a kl_coefficient of 0 stays 0; start from more")
         if self.advantage in ("grpo", "rloo") and self.samples_per_prompt < 2:
             raise InputError(
                 f"advantage {self.advantage} compares answers to one prompt: samples_per_prompt "

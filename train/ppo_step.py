@@ -20,6 +20,8 @@ from glm_jax.train.ppo_scores import Frozen, PPOBatch, Reward
 from glm_jax.train.ppo_update import Learner, Trainable, minibatches, optimisers, update
 from glm_jax.train.update import Metrics
 
+KL_LIMIT_FACTOR = 1.5  # of beta, after an iteration whose KL is above the limit
+
 
 @struct.dataclass
 class PPOState:
@@ -119,6 +121,8 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
     if config.kl_target is not None:
         kl = metrics["objective/kl"]
         beta = adapted(beta, kl, config.kl_target, config.kl_horizon, config.rows)
+    if config.kl_limit is not None:
+        beta = jnp.where(metrics["objective/kl"] > config.kl_limit, KL_LIMIT_FACTOR * beta, beta)
     state = state.replace(
         trainable=learner.models,
         optimiser=learner.optimiser,

@@ -75,10 +75,11 @@ def draw(
         drawn = _rollout(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
         drawn = jax.tree.map(np.asarray, drawn)
         count = min(batch_size, total - first)
-        yield [_record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
+        yield [record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
 
 
-def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:
+def record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:
+    """Row i of what was drawn, as the prompt's `number`-th sample."""
     length = int(drawn.mask[i].sum())
     tokens = drawn.tokens[i, :length].tolist()
     return Sample(
