@@ -116,6 +116,9 @@ def run(
     elif output.exists():
         raise InputError(f"{output} exists already; delete it, or name another file")
     model, tokenizer = load_policy(config.model)
+    _, counts = prompt_arrays(prompts, tokenizer, config.max_prompt)
+    if cut := counts["all"]["truncated_prompt"]:
+        print(f"cut {cut} of {len(prompts)} prompts to {config.max_prompt} tokens, from the left")
     output.parent.mkdir(parents=True, exist_ok=True)
     configuration.save(config, settings)
     total, size = len(prompts) * config.n, config.batch_size

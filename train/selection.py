@@ -48,7 +48,7 @@ class SelectionConfig:
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     "this share of the prompts is kept, those of the largest standard deviation"
     max_prompt: Annotated[int, Field(ge=4)] = 128
-    "tokens; longer prompts are cut from the left"
+    "tokens; longer prompts are cut from the left, and counted"
     batch_size: PositiveInt = 128
     "answers that are drawn and scored at once"
     seed: NonNegativeInt = 0
