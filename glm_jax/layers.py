@@ -68,12 +68,17 @@ def attend(
 
     A row whose mask is all False attends everywhere: its output means nothing but is finite.
     """
-    B, T, N, H = q.shape
-    q = q.reshape(B, T, k.shape[1], -1, H)
-    scores = jnp.einsum("btgmh,bgsh->bgmts", q, k).astype(jnp.float32) * H**-0.5
-    scores = jnp.where(mask[:, None, None], scores, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bgmts,bgsh->btgmh", weights, v).reshape(B, T, N, H)
+    (B, T, N, H), (_, G, S, _) = q.shape, k.shape
+    # heads of a group are further queries of it: plain products, and no transposed scores
+    q = q.reshape(B, T, G, N // G, H).transpose(0, 2, 3, 1, 4).reshape(B, G, -1, H)
+    scores = jnp.einsum("bgqh,bgsh->bgqs", q, k).astype(jnp.float32) * H**-0.5
+    scores = jnp.where(mask[:, None, None], scores.reshape(B, G, -1, T, S), -1e30)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    weights = weights.reshape(B, G, -1, S)
+    y = jnp.einsum("bgqs,bgsh->bgqh", weights.astype(v.dtype), v).astype(jnp.float32)
+    # the sum divides the outputs, which are fewer than the weights
+    y = (y / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
+    return y.reshape(B, G, -1, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
 class Cache(NamedTuple):

@@ -18,6 +18,10 @@ from glm_jax.errors import InputError
 from glm_jax.layers import Cache, project, rms_norm, rotary
 from glm_jax.weights import Disk, Place, fan_in, normal, ones, weight
 
+# Stacks of at most so many layers are unrolled: in a loop, XLA for CPU copies the weights of each
+# layer, and every activation that the backward pass needs.
+UNROLLED = 12
+
 Head = Literal["lm", "reward", "value"]
 Tokens = Int[Array | np.ndarray, "B T"]
 Mask = Bool[Array | np.ndarray, "B T"] | Int[Array | np.ndarray, "B T"]
@@ -113,9 +117,7 @@ class GLM(nnx.Module):
             if blocks is not None:
                 depth = blocks.attention_norm.shape[0]
                 inputs = blocks, jnp.arange(first, first + depth)
-                # a few layers are unrolled: it costs no compile time, and saving activations in a
-                # loop takes a third of a small model's backward pass on CPU
-                carry, kept = jax.lax.scan(layer, carry, inputs, unroll=depth <= 4)
+                carry, kept = jax.lax.scan(layer, carry, inputs, unroll=depth <= UNROLLED)
                 states, first = [*states, kept], first + depth
         x, cache = carry
         states = jnp.concatenate(states) if keep else None
