@@ -82,16 +82,31 @@ def attend(
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer; `column` is where the next token is written."""
+    """Keys and values of every layer; `column` is where the next token is written.
 
-    k: Float[Array, "L B G S H"]
-    v: Float[Array, "L B G S H"]
+    An array for all layers or, of a model that is unstacked, one for each.
+    """
+
+    k: Float[Array, "L B G S H"] | list[Float[Array, "B G S H"]]
+    v: Float[Array, "L B G S H"] | list[Float[Array, "B G S H"]]
     column: Int[Array, ""]
 
 
-def empty_cache(config: GLMConfig, batch: int, length: int, dtype: jnp.dtype) -> Cache:
-    """A cache of `length` columns; made inside the jitted program, so that it is never copied."""
-    shape = (
-        config.num_hidden_layers, batch, config.num_key_value_heads, length, config.head_dim,
-    )  # fmt: skip
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
+def remember(
+    cache: Cache,
+    layer: int | Int[Array, ""],
+    k: Float[Array, "B G T H"],
+    v: Float[Array, "B G T H"],
+) -> tuple[Cache, Float[Array, "B G S H"], Float[Array, "B G S H"]]:
+    """The cache with a layer's new keys and values in it, and all that it holds of that layer."""
+    at = (0, 0, cache.column, 0)
+    if isinstance(cache.k, list):
+        k = jax.lax.dynamic_update_slice(cache.k[layer], k, at)
+        v = jax.lax.dynamic_update_slice(cache.v[layer], v, at)
+        new_k, new_v = list(cache.k), list(cache.v)
+        new_k[layer], new_v[layer] = k, v
+        return cache._replace(k=new_k, v=new_v), k, v
+    new_k = jax.lax.dynamic_update_slice(cache.k, k[None], (layer, *at))
+    new_v = jax.lax.dynamic_update_slice(cache.v, v[None], (layer, *at))
+    k, v = (jax.lax.dynamic_index_in_dim(z, layer, keepdims=False) for z in (new_k, new_v))
+    return cache._replace(k=new_k, v=new_v), k, v
