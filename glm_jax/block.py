@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.config import GLMConfig
 from glm_jax.experts import Experts
-from glm_jax.layers import Cache, attend, project, rms_norm, rotate
+from glm_jax.layers import Cache, attend, project, remember, rms_norm, rotate
 from glm_jax.weights import Disk, Place, fan_in, ones, weight, zeros
 
 Angles = tuple[Float[Array, "B T R"], Float[Array, "B T R"]]
@@ -65,7 +65,7 @@ class Block(nnx.Module):
         angles: Angles,
         mask: Bool[Array, "B T S"],
         cache: Cache | None,
-        layer: Int[Array, ""],
+        layer: int | Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         eps = self.config.rms_norm_eps
         with jax.named_scope("attention"):
@@ -93,13 +93,7 @@ class Block(nnx.Module):
         q, k = (rotate(z, *angles, config.interleaved_rotary) for z in (q, k))
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         if cache is not None:
-            at = (layer, 0, 0, cache.column, 0)
-            cache = cache._replace(
-                k=jax.lax.dynamic_update_slice(cache.k, k[None], at),
-                v=jax.lax.dynamic_update_slice(cache.v, v[None], at),
-            )
-            k = jax.lax.dynamic_index_in_dim(cache.k, layer, keepdims=False)
-            v = jax.lax.dynamic_index_in_dim(cache.v, layer, keepdims=False)
+            cache, k, v = remember(cache, layer, k, v)
         y = attend(q, k, v, mask)
         return project(y.reshape(*y.shape[:2], -1), self.o[...].reshape(-1, x.shape[-1])), cache
 

@@ -1,9 +1,9 @@
 """Drawing answers inside a compiled program, with a key/value cache.
 
 `start` reads the prompts and draws the first token of each answer, `step` draws one more, and
-`rollout` does both until every answer has ended.
+`rollout` does both until every answer has ended. `glm_jax.refill` does it in fewer rows.
 
-Dims: B prompts, P prompt tokens, R response tokens, S = P + R columns of the cache, V vocabulary.
+Dims: B prompts, P prompt tokens, R response tokens, S columns of the cache, V vocabulary.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from glm_jax.layers import Cache, empty_cache
-from glm_jax.model import GLM, positions
+from glm_jax.layers import Cache
+from glm_jax.model import GLM, causal, positions
 from glm_jax.sampling import Sampling, draw, repeats
 
 FINISH_REASONS = "length", "stop", "repetition"
@@ -46,14 +46,24 @@ class Completions(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """Answers under way, and what drawing their next tokens takes."""
+    """Answers under way, and what drawing their next tokens takes.
+
+    The first P columns of the cache are the prompts', the R others those of what is drawn. All
+    rows write to one column, wherever their answers began; it goes round in the R columns.
+    """
 
     completions: Completions
-    place: Int[Array, ""]  # tokens drawn: where the next one is written
+    places: Int[Array, "B"]  # tokens drawn: where the next one of each answer is written
     cache: Cache
-    mask: Bool[Array, "B S"]  # columns of the cache that hold real tokens once they are written
+    mask: Bool[Array, "B S"]  # columns of the cache that hold a row's real tokens
     lengths: Int[Array, "B"]  # real tokens of the prompts
     keys: Key[Array, "B"]
+
+    @property
+    def live(self) -> Bool[Array, "B"]:
+        """The rows whose answers have not ended."""
+        drawn = self.completions
+        return (drawn.finish == LENGTH) & (self.places < drawn.tokens.shape[1])
 
 
 def rollout(
@@ -68,13 +78,13 @@ def rollout(
     A row gets the same answer in whichever batch it is. The loop ends when every row has.
     """
 
-    def unfinished(state: Decoding) -> Bool[Array, ""]:
-        live_B = state.completions.finish == LENGTH
-        return (state.place < sampling.max_new_tokens) & jnp.any(live_B)
-
+    # weights are cut out of their stacks once, not at every token
+    model = model.unstacked()
     state = start(model, prompts_BxP, prompt_mask_BxP, keys_B, sampling)
     with jax.named_scope("decode"):
-        state = jax.lax.while_loop(unfinished, lambda state: step(model, state, sampling), state)
+        state = jax.lax.while_loop(
+            lambda state: jnp.any(state.live), lambda state: step(model, state, sampling), state
+        )
     return state.completions
 
 
@@ -84,31 +94,54 @@ def start(
     prompt_mask_BxP: Bool[Array, "B P"],
     keys_B: Key[Array, "B"],
     sampling: Sampling,
+    room: int | None = None,
 ) -> Decoding:
-    """Reads the prompts and draws the first token of each answer."""
+    """Reads the prompts and draws the first token of each answer.
+
+    `room`: columns of the cache for what will be drawn; None: for all of it.
+    """
     (B, P), R = prompts_BxP.shape, sampling.max_new_tokens
-    completions = Completions(
-        jnp.full((B, R), model.config.pad_token_id, jnp.int32), jnp.zeros((B, R), jnp.float32),
-        jnp.zeros((B, R), bool), jnp.full((B,), LENGTH, jnp.int32),
-    )  # fmt: skip
-    mask_BxS = jnp.concatenate([prompt_mask_BxP, jnp.ones((B, R), bool)], axis=1)
-    lengths_B = jnp.sum(prompt_mask_BxP, axis=1, dtype=jnp.int32)
-    cache = empty_cache(model.config, B, P + R, model.embedding[...].dtype)
+    room = R if room is None else room
     with jax.named_scope("prefill"):
-        x_BxPxD, cache = model.extend(prompts_BxP, positions(prompt_mask_BxP), mask_BxS, cache)
+        x_BxPxD, cache = model.extend(
+            prompts_BxP,
+            positions(prompt_mask_BxP),
+            causal(prompt_mask_BxP, P + room),
+            model.empty_cache(B, P + room),
+        )
     last_B = P - 1 - jnp.argmax(prompt_mask_BxP[:, ::-1], axis=1)
     x_BxD = jnp.take_along_axis(x_BxPxD, last_B[:, None, None], axis=1)[:, 0]
-    state = Decoding(completions, jnp.int32(0), cache, mask_BxS, lengths_B, keys_B)
+    state = Decoding(
+        unwritten(B, R, model.config.pad_token_id),
+        jnp.zeros((B,), jnp.int32),
+        cache,
+        jnp.pad(prompt_mask_BxP, ((0, 0), (0, room))),
+        jnp.sum(prompt_mask_BxP, axis=1, dtype=jnp.int32),
+        keys_B,
+    )
     return _write(model, state, x_BxD, sampling)
 
 
 def step(model: GLM, state: Decoding, sampling: Sampling) -> Decoding:
     """Draws the next token of each answer that has not ended."""
-    tokens_BxR, last = state.completions.tokens, state.place - 1
-    last_Bx1 = jax.lax.dynamic_slice_in_dim(tokens_BxR, last, 1, axis=1)
-    positions_Bx1 = (state.lengths + last)[:, None]
-    x_Bx1xD, cache = model.extend(last_Bx1, positions_Bx1, state.mask, state.cache)
-    return _write(model, state._replace(cache=cache), x_Bx1xD[:, 0], sampling)
+    (tokens_BxR, *_), places_B, S = state.completions, state.places, state.mask.shape[1]
+    last_Bx1 = jnp.take_along_axis(tokens_BxR, places_B[:, None] - 1, axis=1)
+    positions_Bx1 = (state.lengths + places_B - 1)[:, None]
+    written_S = jnp.arange(S) == state.cache.column
+    mask_BxS = state.mask | (written_S[None] & state.live[:, None])
+    x_Bx1xD, cache = model.extend(last_Bx1, positions_Bx1, mask_BxS[:, None], state.cache)
+    first = S - tokens_BxR.shape[1]
+    cache = cache._replace(column=jnp.where(cache.column == S, first, cache.column))
+    return _write(model, state._replace(cache=cache, mask=mask_BxS), x_Bx1xD[:, 0], sampling)
+
+
+def unwritten(rows: int, length: int, pad: int) -> Completions:
+    """Answers without a token."""
+    shape = rows, length
+    return Completions(
+        jnp.full(shape, pad, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(shape, bool),
+        jnp.full((rows,), LENGTH, jnp.int32),
+    )  # fmt: skip
 
 
 def row_keys(key: Key[Array, ""], rows_B: Int[Array, "B"]) -> Key[Array, "B"]:
@@ -118,19 +151,19 @@ def row_keys(key: Key[Array, ""], rows_B: Int[Array, "B"]) -> Key[Array, "B"]:
 
 def _write(model: GLM, state: Decoding, x_BxD: Float[Array, "B D"], sampling: Sampling) -> Decoding:
     """The state with one token more in each answer that has not ended."""
-    drawn, t = state.completions, state.place
+    drawn, live_B, places_B = state.completions, state.live, state.places
     stop_ids = model.config.eos_token_id if sampling.stop_ids is None else sampling.stop_ids
     stops = jnp.asarray(stop_ids, jnp.int32)
-    tokens_B, log_probs_B = draw(model.outputs(x_BxD), state.keys, t, sampling)
-    live_B = drawn.finish == LENGTH
-    tokens_B = jnp.where(live_B, tokens_B, model.config.pad_token_id)
-    tokens_BxR = drawn.tokens.at[:, t].set(tokens_B)
-    ended_B = jnp.where(repeats(tokens_BxR, t + 1, sampling), REPETITION, LENGTH)
+    tokens_B, log_probs_B = draw(model.outputs(x_BxD), state.keys, places_B, sampling)
+    R = drawn.tokens.shape[1]
+    here_BxR = (jnp.arange(R)[None] == places_B[:, None]) & live_B[:, None]
+    tokens_BxR = jnp.where(here_BxR, tokens_B[:, None], drawn.tokens)
+    ended_B = jnp.where(repeats(tokens_BxR, places_B + 1, sampling), REPETITION, LENGTH)
     ended_B = jnp.where(jnp.any(tokens_B[:, None] == stops[None, :], axis=1), STOP, ended_B)
     completions = Completions(
         tokens_BxR,
-        drawn.log_probs.at[:, t].set(jnp.where(live_B, log_probs_B, 0.0)),
-        drawn.mask.at[:, t].set(live_B),
+        jnp.where(here_BxR, log_probs_B[:, None], drawn.log_probs),
+        drawn.mask | here_BxR,
         jnp.where(live_B, ended_B, drawn.finish),
     )
-    return state._replace(completions=completions, place=t + 1)
+    return state._replace(completions=completions, places=jnp.where(live_B, places_B + 1, places_B))

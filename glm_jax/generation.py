@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from glm_jax.decoding import LENGTH, Completions, Decoding, rollout, row_keys, start, step
+from glm_jax.decoding import Completions, Decoding, rollout, row_keys, start, step
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
@@ -93,7 +93,7 @@ def _step(model, state, *, sampling: Sampling):
 def _newest(state: Decoding):
     """The state, its newest token, and whether that was the last: the host reads scalars alone."""
     drawn = state.completions
-    return state, drawn.tokens[0, state.place - 1], drawn.finish[0] != LENGTH
+    return state, drawn.tokens[0, state.places[0] - 1], ~state.live[0]
 
 
 def _noise(key: Array | None, sampling: Sampling) -> Key[Array, ""]:

@@ -68,25 +68,45 @@ def attend(
 
     A row whose mask is all False attends everywhere: its output means nothing but is finite.
     """
-    B, T, N, H = q.shape
-    q = q.reshape(B, T, k.shape[1], -1, H)
-    scores = jnp.einsum("btgmh,bgsh->bgmts", q, k).astype(jnp.float32) * H**-0.5
-    scores = jnp.where(mask[:, None, None], scores, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bgmts,bgsh->btgmh", weights, v).reshape(B, T, N, H)
+    (B, T, N, H), (_, G, S, _) = q.shape, k.shape
+    # heads of a group are further queries of it: plain products, and no transposed scores
+    q = q.reshape(B, T, G, N // G, H).transpose(0, 2, 3, 1, 4).reshape(B, G, -1, H)
+    scores = jnp.einsum("bgqh,bgsh->bgqs", q, k).astype(jnp.float32) * H**-0.5
+    scores = jnp.where(mask[:, None, None], scores.reshape(B, G, -1, T, S), -1e30)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    weights = weights.reshape(B, G, -1, S)
+    y = jnp.einsum("bgqs,bgsh->bgqh", weights.astype(v.dtype), v).astype(jnp.float32)
+    # the sum divides the outputs, which are fewer than the weights
+    y = (y / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
+    return y.reshape(B, G, -1, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer; `column` is where the next token is written."""
+    """Keys and values of every layer; `column` is where the next token is written.
 
-    k: Float[Array, "L B G S H"]
-    v: Float[Array, "L B G S H"]
+    An array for all layers or, of a model that is unstacked, one for each.
+    """
+
+    k: Float[Array, "L B G S H"] | list[Float[Array, "B G S H"]]
+    v: Float[Array, "L B G S H"] | list[Float[Array, "B G S H"]]
     column: Int[Array, ""]
 
 
-def empty_cache(config: GLMConfig, batch: int, length: int, dtype: jnp.dtype) -> Cache:
-    """A cache of `length` columns; made inside the jitted program, so that it is never copied."""
-    shape = (
-        config.num_hidden_layers, batch, config.num_key_value_heads, length, config.head_dim,
-    )  # fmt: skip
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.int32(0))
+def remember(
+    cache: Cache,
+    layer: int | Int[Array, ""],
+    k: Float[Array, "B G T H"],
+    v: Float[Array, "B G T H"],
+) -> tuple[Cache, Float[Array, "B G S H"], Float[Array, "B G S H"]]:
+    """The cache with a layer's new keys and values in it, and all that it holds of that layer."""
+    at = (0, 0, cache.column, 0)
+    if isinstance(cache.k, list):
+        k = jax.lax.dynamic_update_slice(cache.k[layer], k, at)
+        v = jax.lax.dynamic_update_slice(cache.v[layer], v, at)
+        new_k, new_v = list(cache.k), list(cache.v)
+        new_k[layer], new_v[layer] = k, v
+        return cache._replace(k=new_k, v=new_v), k, v
+    new_k = jax.lax.dynamic_update_slice(cache.k, k[None], (layer, *at))
+    new_v = jax.lax.dynamic_update_slice(cache.v, v[None], (layer, *at))
+    k, v = (jax.lax.dynamic_index_in_dim(z, layer, keepdims=False) for z in (new_k, new_v))
+    return cache._replace(k=new_k, v=new_v), k, v

@@ -18,6 +18,10 @@ from glm_jax.errors import InputError
 from glm_jax.layers import Cache, project, rms_norm, rotary
 from glm_jax.weights import Disk, Place, fan_in, normal, ones, weight
 
+# Stacks of at most so many layers are unrolled: in a loop, XLA for CPU copies the weights of each
+# layer, and every activation that the backward pass needs.
+UNROLLED = 12
+
 Head = Literal["lm", "reward", "value"]
 Tokens = Int[Array | np.ndarray, "B T"]
 Mask = Bool[Array | np.ndarray, "B T"] | Int[Array | np.ndarray, "B T"]
@@ -79,23 +83,42 @@ class GLM(nnx.Module):
         self,
         tokens_BxT: Int[Array, "B T"],
         positions_BxT: Int[Array, "B T"],
-        mask_BxS: Bool[Array, "B S"],
+        mask_BxTxS: Bool[Array, "B T S"],
         cache: Cache,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Hidden states of T more tokens after those in the cache; `mask` says which of its S
-        columns, the new ones included, hold real tokens."""
-        T, S = tokens_BxT.shape[1], mask_BxS.shape[1]
-        columns_T = cache.column + jnp.arange(T)
-        causal_TxS = jnp.arange(S)[None, :] <= columns_T[:, None]
-        mask_BxTxS = causal_TxS[None] & mask_BxS[:, None]
+        """Hidden states of T more tokens, written to the cache where its column is; `mask` says
+        which of its S columns, the new ones included, each token sees."""
         x, cache, _ = self._run(tokens_BxT, positions_BxT, mask_BxTxS, cache)
-        return x, cache._replace(column=cache.column + T)
+        return x, cache._replace(column=cache.column + tokens_BxT.shape[1])
+
+    def unstacked(self) -> "GLM":
+        """The model with weights of their own for each layer, unless it has too many layers.
+
+        Made before a loop over tokens, it saves cutting them out of the stack at every token.
+        """
+        other = jax.tree.map(lambda w: w, self)
+        for name in ("dense_blocks", "blocks"):
+            blocks = getattr(self, name)
+            if blocks is not None and _depth(blocks) <= UNROLLED:
+                setattr(other, name, nnx.List(_layers(blocks)))
+        return other
+
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        """A cache of `length` columns; made inside the jitted program, so that it is never copied.
+
+        A model that is `unstacked` has arrays of their own for each layer in it, too.
+        """
+        config, dtype = self.config, self.embedding[...].dtype
+        shape = batch, config.num_key_value_heads, length, config.head_dim
+        layers = config.num_hidden_layers
+        if isinstance(self.blocks, nnx.List):
+            k, v = ([jnp.zeros(shape, dtype) for _ in range(layers)] for _ in range(2))
+        else:
+            k, v = (jnp.zeros((layers, *shape), dtype) for _ in range(2))
+        return Cache(k, v, jnp.int32(0))
 
     def _whole(self, tokens_BxT, mask_BxT, keep: bool = False):
-        T = tokens_BxT.shape[1]
-        causal_TxT = jnp.tril(jnp.ones((T, T), bool))
-        mask_BxTxT = causal_TxT[None] & mask_BxT[:, None]
-        x, _, states = self._run(tokens_BxT, positions(mask_BxT), mask_BxTxT, keep=keep)
+        x, _, states = self._run(tokens_BxT, positions(mask_BxT), causal(mask_BxT), keep=keep)
         return x, states
 
     def _run(self, tokens_BxT, positions_BxT, mask_BxTxS, cache: Cache | None = None, keep=False):
@@ -110,13 +133,17 @@ class GLM(nnx.Module):
         # the cache rides in the carry: as scan inputs and outputs it would be copied every token
         carry, states, first = (self.embedding[...][tokens_BxT], cache), [], 0
         for blocks in (self.dense_blocks, self.blocks):
-            if blocks is not None:
-                depth = blocks.attention_norm.shape[0]
-                inputs = blocks, jnp.arange(first, first + depth)
-                # a few layers are unrolled: it costs no compile time, and saving activations in a
-                # loop takes a third of a small model's backward pass on CPU
-                carry, kept = jax.lax.scan(layer, carry, inputs, unroll=depth <= 4)
-                states, first = [*states, kept], first + depth
+            if blocks is None:
+                continue
+            if _depth(blocks) > UNROLLED:
+                inputs = blocks, jnp.arange(first, first + _depth(blocks))
+                carry, kept = jax.lax.scan(layer, carry, inputs)
+                states.append(kept)
+            else:
+                for index, block in enumerate(_layers(blocks), start=first):
+                    carry, kept = layer(carry, (block, index))
+                    states.append(kept[None] if keep else None)
+            first += _depth(blocks)
         x, cache = carry
         states = jnp.concatenate(states) if keep else None
         return rms_norm(x, self.norm[...], config.rms_norm_eps), cache, states
@@ -125,6 +152,16 @@ class GLM(nnx.Module):
 def positions(mask_BxT: Bool[Array, "B T"]) -> Int[Array, "B T"]:
     """0, 1, 2, ... over the real tokens of each row; pads get any value within range."""
     return jnp.maximum(jnp.cumsum(mask_BxT, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def causal(mask_BxT: Bool[Array, "B T"], columns: int | None = None) -> Bool[Array, "B T S"]:
+    """What each token of a row may see of S columns: the real tokens up to its own place.
+
+    `columns`: S, when it is more than T; what comes after the tokens is not seen.
+    """
+    T = mask_BxT.shape[1]
+    mask_BxTxT = jnp.tril(jnp.ones((T, T), bool))[None] & mask_BxT[:, None]
+    return jnp.pad(mask_BxTxT, ((0, 0), (0, 0), (0, (columns or T) - T)))
 
 
 def with_head(model: GLM, head: Head, rngs: nnx.Rngs) -> GLM:
@@ -177,6 +214,19 @@ def _head(config: GLMConfig, rngs: nnx.Rngs, head: Head) -> nnx.Param:
     # std 1/sqrt(D + 1), as in Stiennon et al., 2020: scores of a fresh head have unit size
     disk = Disk(1, Place("score.weight"), Place("classifier_head.weight"))
     return weight(rngs, (D, 1), ("embed", "score"), fan_in(D + 1), disk)
+
+
+def _depth(blocks: nnx.Module) -> int:
+    return len(blocks) if isinstance(blocks, nnx.List) else blocks.attention_norm.shape[0]
+
+
+def _layers(blocks: nnx.Module) -> list[Block]:
+    """The blocks of a stack, one by one. The gradient of a split is one concatenation."""
+    if isinstance(blocks, nnx.List):
+        return list(blocks)
+    depth = _depth(blocks)
+    split = jax.tree.map(lambda w: [x[0] for x in jax.lax.split(w, [1] * depth)], blocks)
+    return jax.tree.transpose(jax.tree.structure(blocks), None, split)
 
 
 def _stack(config: GLMConfig, rngs: nnx.Rngs, depth: int, experts: bool = False) -> Block:

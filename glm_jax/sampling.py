@@ -37,7 +37,7 @@ class Sampling:
 
 
 def draw(
-    logits_BxV: Float[Array, "B V"], keys_B: Key[Array, "B"], place: Int[Array, ""], s: Sampling
+    logits_BxV: Float[Array, "B V"], keys_B: Key[Array, "B"], places_B: Int[Array, "B"], s: Sampling
 ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
     """A token of each row, and its log-probability: that of the model at the sampling temperature,
     before top-k and top-p; at temperature 0 that of temperature 1.
@@ -49,8 +49,8 @@ def draw(
         tokens_B = jnp.argmax(logits_BxV, axis=-1)
     else:
         tokens_B = jax.vmap(
-            lambda key, row: jax.random.categorical(jax.random.fold_in(key, place), row)
-        )(keys_B, top_p(top_k(logits_BxV, s.top_k), s.top_p))
+            lambda key, place, row: jax.random.categorical(jax.random.fold_in(key, place), row)
+        )(keys_B, places_B, top_p(top_k(logits_BxV, s.top_k), s.top_p))
     log_probs_BxV = jax.nn.log_softmax(logits_BxV, axis=-1)
     log_probs_B = jnp.take_along_axis(log_probs_BxV, tokens_B[:, None], axis=1)[:, 0]
     return tokens_B.astype(jnp.int32), log_probs_B
@@ -91,8 +91,11 @@ def top_p(logits_BxV: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
     return jnp.where(bits_BxV < least_Bx1, -jnp.inf, logits_BxV)
 
 
-def repeats(tokens_BxR: Int[Array, "B R"], length: Int[Array, ""], s: Sampling) -> Bool[Array, "B"]:
-    """Whether the last tokens of the first `length` have stood there often enough to end a row.
+def repeats(
+    tokens_BxR: Int[Array, "B R"], lengths_B: Int[Array, "B"], s: Sampling
+) -> Bool[Array, "B"]:
+    """Whether the last of each row's first tokens, `lengths` of them, have stood there often enough
+    to end it.
 
     repeat_ngram 2, repeat_times 3, tokens 1 1 1 1  ->  True: occurrences may overlap
     """
@@ -100,9 +103,11 @@ def repeats(tokens_BxR: Int[Array, "B R"], length: Int[Array, ""], s: Sampling) 
     n, windows = s.repeat_ngram, R - s.repeat_ngram + 1
     if n == 0 or windows < s.repeat_times:
         return jnp.zeros((B,), bool)
-    last_Bxn = jax.lax.dynamic_slice_in_dim(tokens_BxR, length - n, n, axis=1)
+    last_Bxn = jnp.take_along_axis(
+        tokens_BxR, jnp.maximum(lengths_B[:, None] - n + jnp.arange(n)[None], 0), axis=1
+    )
     same_BxW = jnp.ones((B, windows), bool)
     for i in range(n):
         same_BxW &= tokens_BxR[:, i : i + windows] == last_Bxn[:, i : i + 1]
-    drawn_W = jnp.arange(windows) <= length - n
-    return jnp.sum(same_BxW & drawn_W[None], axis=1) >= s.repeat_times
+    drawn_BxW = jnp.arange(windows)[None] <= lengths_B[:, None] - n
+    return jnp.sum(same_BxW & drawn_BxW, axis=1) >= s.repeat_times

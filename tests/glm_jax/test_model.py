@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
-from glm_jax.layers import empty_cache
-from glm_jax.model import GLM, positions, with_head
+from glm_jax.model import GLM, causal, positions, with_head
 
 EXPERTS = {
     "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 3,
@@ -177,10 +176,10 @@ def test_pieces_through_the_cache_equal_the_whole(tiny, changes):
     model, tokens = tiny(**changes), jnp.asarray(draw_tokens(3, 14))
     mask = jnp.arange(14)[None] >= jnp.array([[0], [3], [5]])
     expected = jax.jit(GLM.hidden)(model, tokens, mask)
-    cache, at, pieces = empty_cache(model.config, 3, 14, jnp.dtype("float32")), positions(mask), []
+    cache, at, seen, pieces = model.empty_cache(3, 14), positions(mask), causal(mask), []
     extend = jax.jit(GLM.extend)
     for piece in (slice(0, 6), slice(6, 7), slice(7, 8), slice(8, 14)):
-        x, cache = extend(model, tokens[:, piece], at[:, piece], mask, cache)
+        x, cache = extend(model, tokens[:, piece], at[:, piece], seen[:, piece], cache)
         pieces.append(x)
     x = np.concatenate(pieces, axis=1)
     np.testing.assert_allclose(x[mask], np.asarray(expected)[mask], atol=2e-5)
