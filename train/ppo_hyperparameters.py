@@ -78,6 +78,9 @@ class PPOHyperparameters:
     "the ratio's denominator; None: as it was sampled in float32, recomputed in bfloat16"
     rollout_rows: Rows = None
     "answers drawn at a time; None: all"
+    refill: NonNegativeInt = 0
+    """of the `rollout_rows`, so many that have ended wait for the next prompts, which are then read
+    together; 0: the next prompts start when all have ended"""
     scoring_rows: Rows = None
     "answers scored at a time; None: all"
     update_rows: Rows = None
@@ -120,8 +123,12 @@ class PPOHyperparameters:
             product = f"batch_size x samples_per_prompt ({rows})"
             raise InputError(f"minibatches ({self.minibatches}) must divide {product}")
         drawn = self.batch_size if self.advantage == "remax" else rows  # it draws greedy ones, too
+        if self.refill > (self.rollout_rows or 0):
+            raise InputError(
+                f"refill ({self.refill}) must be at most rollout_rows ({self.rollout_rows})"
+            )
         for name, whole in (
-            ("rollout_rows", drawn),
+            *([] if self.refill else [("rollout_rows", drawn)]),
             ("scoring_rows", drawn),
             ("update_rows", rows // self.minibatches),
         ):

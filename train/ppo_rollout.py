@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from glm_jax.decoding import REPETITION, Completions, rollout, row_keys
+from glm_jax.decoding import REPETITION, Completions, row_keys
 from glm_jax.model import GLM
+from glm_jax.refill import rollout_in_slots
 from glm_jax.sampling import Sampling
-from glm_jax.train import micro_batches
 from glm_jax.train.advantages import (
     gae,
     group_normalised,
@@ -116,13 +116,10 @@ def _draw(
     sampling: Sampling,
     config: PPOHyperparameters,
 ) -> Completions:
-    rows, N = (batch.prompts, batch.prompt_mask, keys_N), keys_N.shape[0]
-    size = config.rollout_rows or N
-    if size == N:
-        return rollout(actor, *rows, sampling)
-    parts = micro_batches.split(rows, jnp.arange(N), size)
-    drawn = jax.lax.map(lambda part: rollout(actor, *part, sampling), parts)
-    return jax.tree.map(lambda y: y.reshape(N, *y.shape[2:]), drawn)
+    slots = config.rollout_rows or config.rows
+    return rollout_in_slots(
+        actor, batch.prompts, batch.prompt_mask, keys_N, sampling, slots, config.refill
+    )
 
 
 def _goals(

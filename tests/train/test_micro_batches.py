@@ -57,7 +57,7 @@ CUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [CUTS, {"widths": 4}])
+@pytest.mark.parametrize("options", [CUTS, {"widths": 4, "rollout_rows": 3, "refill": 2}])
 def test_what_is_learned_does_not_depend_on_the_cut(tiny, options):
     whole, expected, completions = iteration(tiny)
     assert len(set(np.asarray(completions.mask).sum(axis=1).tolist())) > 2  # of several lengths
@@ -112,6 +112,7 @@ def test_sorted_minibatches_hold_answers_of_like_length_in_another_order_each_ep
     [
         {"minibatches": 3},
         {"rollout_rows": 3},
+        {"rollout_rows": 3, "refill": 4},
         {"scoring_rows": 16},
         {"update_rows": 3},
         {"supervised_batch_size": 3, "update_rows": 2},
