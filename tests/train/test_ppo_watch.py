@@ -100,18 +100,18 @@ def rung(folder: Path) -> list[tuple[str, int]]:
     return [(row["alarm"], row["step"]) for row in rows]
 
 
-def iterations(folder, config, count, metrics=lambda i: {}, slope=lambda i: 0.0, start=0):
-    """What rings in iterations of 50 answers each: score = slope length + noise."""
+def iterations(folder, config, count, metrics=lambda i: {}, slope=lambda i: 0.0, start=0, n=50):
+    """What rings in iterations of `n` answers each: score = slope length + noise."""
     with closing(Alarms(folder, config, start)) as alarms:
         for i in range(start, count):
-            alarms.iteration(i, METRICS | metrics(i), *answers(i, slope))
+            alarms.iteration(i, METRICS | metrics(i), *answers(i, slope, n))
     return rung(folder)
 
 
-def answers(i, slope):
+def answers(i, slope, n=50):
     rng = np.random.default_rng(i)
-    lengths = rng.integers(5, 30, 50)
-    return slope(i) * (lengths - 17) / 7 + rng.normal(size=50), lengths
+    lengths = rng.integers(5, 30, n)
+    return slope(i) * (lengths - 17) / 7 + rng.normal(size=n), lengths
 
 
 def test_the_kl_alarm_rings_once(tmp_path):
@@ -125,6 +125,7 @@ def test_the_length_alarm(tmp_path):
     ((name, step),) = iterations(tmp_path / "rises", config, 16, slope=lambda i: 1.0 * (i >= 8))
     assert name == "length_correlation" and 8 <= step <= 10
     assert iterations(tmp_path / "stays", config, 16, slope=lambda i: 1.0) == []
+    assert iterations(tmp_path / "few", config, 16, n=3) == []  # rises as well, by chance
 
 
 def test_the_explained_variance_alarm_waits_for_the_warmup(tmp_path):
