@@ -10,12 +10,13 @@ SFT model's own, so that levels of the reward model which differ by prompt cance
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from jax.tree_util import Partial
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
@@ -25,7 +26,7 @@ from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import loop, reference_table, trackers
+from glm_jax.train import loop, reference_table, reward_functions, trackers
 from glm_jax.train.policy import load_policy
 from glm_jax.train.ppo_alarms import AlarmsConfig
 from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
@@ -33,10 +34,11 @@ from glm_jax.train.ppo_guards import GuardsConfig
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo_observer import Callback, observing
 from glm_jax.train.ppo_rollout import Scored
-from glm_jax.train.ppo_scores import PPOBatch
+from glm_jax.train.ppo_scores import PPOBatch, Reward
 from glm_jax.train.ppo_step import PPOState, init, ppo_step, step
 from glm_jax.train.ppo_watch import EvalConfig, Judges, answers
 from glm_jax.train.progress import console
+from glm_jax.train.reward_functions import RewardFunctionConfig
 from glm_jax.train.run_folder import begun, claim, read_json, write_json
 from glm_jax.train.trackers import Tracker
 
@@ -56,6 +58,9 @@ class PPOConfig:
     model: str = ""
     "folder of the SFT model: where the actor starts, and the reference of the KL"
     reward_model: str = ""
+    "folder of the reward model; or"
+    reward_function: RewardFunctionConfig | None = None
+    "a function in its place"
     prompts: str = ""
     "file of prompts"
     supervised: tuple[str, ...] = ()
@@ -84,14 +89,15 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     Raises RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a metric
     is not finite, updates were skipped too often, or a guard stops the run.
     """
-    required(config, "run", "model", "reward_model", "prompts")
+    required(config, "run", "model", "prompts")
     folder = Path(config.run)
     output = folder / "model"
     if begun(folder, config, MAY_DIFFER) and _finished(folder, config):
         return output
     program = _check(config)
     reference, tokenizer = load_policy(config.model)
-    reward_model = load_pretrained(config.reward_model, "reward")
+    _check_room(config, reference)
+    rewards = _rewards(config, tokenizer)
     second = config.eval.reward_model and load_pretrained(config.eval.reward_model, "reward")
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
@@ -100,23 +106,24 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         program, tokenizer, prompts, supervised, max_prompt=config.max_prompt,
         max_length=config.max_length, seed=config.seed,
     )  # fmt: skip
-    scores_N = _reference(config, reference, reward_model, tokenizer, prompts)
+    reward = rewards(prompts)
+    scores_N = _reference(config, reference, reward, tokenizer, prompts)
     write_json(folder / "counts.json", counts)
 
     def batch_at(i: int) -> PPOBatch:
         batch = plain_batch_at(i)
         return batch._replace(reference_scores=scores_N[batch.rows])
 
-    state = init(program, reference, reference, reward_model, seed=config.seed)
+    state = init(program, reference, reference, reward, seed=config.seed)
     frozen = state.frozen
     start = loop.steps_done(folder)
 
     def timing(metrics: Mapping[str, float], seconds: float) -> dict[str, float]:
-        tokens = metrics["length"] * program.batch_size
+        tokens = metrics["length"] * program.rows
         return {"time/iteration": seconds, "time/response_tokens_per_second": tokens / seconds}
 
     answer = partial(
-        answers, reference=reference, judges=Judges(reward_model, second or None),
+        answers, reference=reference, judges=Judges(rewards(held_out), second or None),
         tokenizer=tokenizer, prompts=held_out, sampling=program.sampling,
         max_prompt=config.max_prompt, batch_size=config.eval.batch_size, seed=config.seed + 2,
     )  # fmt: skip
@@ -124,7 +131,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         trackers.opened(config.trackers, folder, start, to_dict(config)) as track,
         observing(
             folder, start, track, prompts, tokenizer, batch_at, answer, guards=config.guards,
-            alarms=config.alarms, max_skipped=config.max_skipped, callback=callback,
+            alarms=config.alarms, max_skipped=config.max_skipped,
+            compute=program.compute_dtype, callback=callback,
         ) as observer,
     ):  # fmt: skip
         state = loop.train(
@@ -166,6 +174,8 @@ def _check(config: PPOConfig) -> PPOHyperparameters:
         raise InputError("ppo.supervised_coefficient needs `supervised`, files of dialogues")
     if config.eval.reward_model and not config.eval.prompts:
         raise InputError("eval.reward_model needs `eval.prompts`, a file of held-out prompts")
+    if bool(config.reward_model) == (config.reward_function is not None):
+        raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
     trackers.check(config.trackers)
     expected = Tokenizer.load(config.model).fingerprint
     for path in filter(None, (config.reward_model, config.eval.reward_model)):
@@ -176,10 +186,33 @@ def _check(config: PPOConfig) -> PPOHyperparameters:
     return config.ppo
 
 
+def _check_room(config: PPOConfig, model: GLM) -> None:
+    room = model.config.max_position_embeddings
+    wanted = {
+        "max_prompt + ppo.sampling.max_new_tokens":
+            config.max_prompt + config.ppo.sampling.max_new_tokens,
+        "max_length": config.max_length if config.ppo.supervised_coefficient else 0,
+    }  # fmt: skip
+    for name, tokens in wanted.items():
+        if tokens > room:
+            raise InputError(f"{name} ({tokens}) is beyond the {room} positions of {config.model}")
+
+
+def _rewards(config: PPOConfig, tokenizer: Tokenizer) -> Callable[[Sequence[Prompt]], GLM | Reward]:
+    """What gives the reward, of the answers to these prompts."""
+    if config.reward_function is None:
+        model = load_pretrained(config.reward_model, "reward")
+        return lambda prompts: model
+    function = reward_functions.load(config.reward_function)
+    if config.reward_function.of == "tokens":
+        return lambda prompts: Partial(function)
+    return lambda prompts: reward_functions.of_texts(function, tokenizer, prompts)
+
+
 def _reference(
     config: PPOConfig,
     model: GLM,
-    reward_model: GLM,
+    reward: GLM | Reward,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
 ) -> np.ndarray:
@@ -190,8 +223,12 @@ def _reference(
     reference, sampling = config.reference, config.ppo.sampling
     if reference.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=reference.temperature)
+    if isinstance(reward, GLM):
+        of_reward = reference_table.weights_hash(reward)
+    else:
+        of_reward = reward_functions.fingerprint(config.reward_function)
     made_of = reference_table.fingerprint(
-        model, reward_model, tokenizer, prompts, sampling, reference.samples, config.max_prompt
+        model, of_reward, tokenizer, prompts, sampling, reference.samples, config.max_prompt
     )
     files = [Path(config.run) / "reference.json"]
     files += [Path(reference.table)] if reference.table else []
@@ -200,7 +237,7 @@ def _reference(
     scores_N = next((scores_N for scores_N in found if scores_N is not None), None)
     if scores_N is None:
         scores_N = reference_scores(
-            model, reward_model, tokenizer, prompts, config.ppo.sampling, reference,
+            model, reward, tokenizer, prompts, config.ppo.sampling, reference,
             max_prompt=config.max_prompt, batch_size=config.ppo.batch_size, seed=config.seed + 1,
         )  # fmt: skip
     for file, table in zip(files, found, strict=True):

@@ -23,16 +23,18 @@ def write_completions(
     tokenizer: Tokenizer,
 ) -> None:
     """A line for each answer of iteration i."""
-    for b, row in enumerate(batch.rows):
+    samples = len(drawn.finish) // len(batch.rows)
+    for b, row in enumerate(np.repeat(batch.rows, samples)):
         length = int(drawn.mask[b].sum())
         log.write(
             {
                 "step": i,
                 "id": prompts[row].id,
+                "sample": b % samples,
                 "category": prompts[row].category,
                 "text": tokenizer.decode_response(drawn.tokens[b, :length].tolist()),
                 "score": float(drawn.scores[b]),
-                "reference_score": float(batch.reference_scores[b]),
+                "reference_score": float(batch.reference_scores[b // samples]),
                 "kl": float(drawn.kl[b]),
                 "length": length,
                 "finish": FINISH_REASONS[drawn.finish[b]],

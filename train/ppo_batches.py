@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,15 +11,15 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from glm_jax.configuration import configuration
 from glm_jax.data.batches import Counts, order, prompt_arrays, sft_arrays, span_mask
 from glm_jax.data.records import Dialogue, Prompt
+from glm_jax.decoding import rollout, row_keys
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import sample, sft
-from glm_jax.train.batched import score_samples
+from glm_jax.train import sft
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.progress import shown
+from glm_jax.train.ppo_scores import PPOBatch, Reward, rewards
+from glm_jax.train.progress import progress
 
 
 @configuration
@@ -35,7 +36,7 @@ class ReferenceConfig:
 
 def reference_scores(
     model: GLM,
-    reward_model: GLM,
+    reward: GLM | Reward,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     sampling: Sampling,
@@ -51,12 +52,39 @@ def reference_scores(
         return np.zeros(len(prompts), np.float32)
     if config.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=config.temperature)
-    drawn = sample.draw(
-        model, tokenizer, prompts, sampling,
-        n=n, max_prompt=max_prompt, batch_size=batch_size, seed=seed,
-    )  # fmt: skip
-    samples = list(shown(drawn, "reference answers", len(prompts) * n))
-    return score_samples(reward_model, tokenizer, samples, max_prompt).reshape(-1, n).mean(axis=1)
+    at, _ = _prompt_batches(tokenizer, prompts, max_prompt)
+    total, scores = len(prompts) * n, []
+    key = jax.random.key(seed)
+    with progress("reference answers", total) as bar:
+        for first in range(0, total, batch_size):
+            # the last batch is filled up, so that one shape is compiled
+            numbers = np.minimum(np.arange(first, first + batch_size), total - 1)
+            scores.append(_scored(model, reward, at(numbers // n), key, numbers, sampling=sampling))
+            scores[-1] = np.asarray(scores[-1])
+            bar.update(min(first + batch_size, total))
+    return np.concatenate(scores)[:total].reshape(-1, n).mean(axis=1)
+
+
+@partial(jax.jit, static_argnames="sampling")
+def _scored(model, reward, batch, key, numbers_B, *, sampling: Sampling):
+    rows = batch.prompts, batch.prompt_mask, row_keys(key, numbers_B)
+    return rewards(reward, batch, rollout(model, *rows, sampling))
+
+
+def _prompt_batches(
+    tokenizer: Tokenizer, prompts: Sequence[Prompt], max_prompt: int
+) -> tuple[Callable[[np.ndarray], PPOBatch], Counts]:
+    """(the prompts in these places as a batch without reference scores, what was cut)."""
+    arrays, counts = prompt_arrays(prompts, tokenizer, max_prompt)
+    P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
+    mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
+
+    def at(rows: np.ndarray) -> PPOBatch:
+        rows = rows.astype(np.int32)
+        zeros_B = np.zeros(len(rows), np.float32)
+        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, zeros_B, None)
+
+    return at, counts
 
 
 def batches(
@@ -74,23 +102,20 @@ def batches(
     `max_length` is that of a supervised dialogue, in tokens. The reference scores are 0: put in
     `reference_scores(...)[batch.rows]`.
     """
-    arrays, counts = prompt_arrays(prompts, tokenizer, max_prompt)
+    at, counts = _prompt_batches(tokenizer, prompts, max_prompt)
     told = {"prompts": counts}
-    P, lengths_N = arrays.tokens_NxP.shape[1], arrays.lengths_N
-    mask_NxP = span_mask(P - lengths_N, np.full_like(lengths_N, P), P)
     if config.supervised_coefficient:
         if not supervised:
             raise InputError("ppo.supervised_coefficient is not 0: supervised dialogues are needed")
         dialogues, told["supervised"] = sft_arrays(supervised, tokenizer, max_length)
 
     def batch_at(i: int) -> PPOBatch:
-        rows = order(seed, len(prompts), config.batch_size, i).astype(np.int32)
-        batch = None
-        if config.supervised_coefficient:
-            U, S = config.updates, config.supervised_batch_size
-            chosen = order(seed + 1, len(dialogues.lengths_N), U * S, i)
-            batch = jax.tree.map(lambda x: x.reshape(U, S, -1), sft.batch_of(dialogues, chosen))
-        zeros_B = np.zeros(len(rows), np.float32)
-        return PPOBatch(arrays.tokens_NxP[rows], mask_NxP[rows], rows, zeros_B, batch)
+        batch = at(order(seed, len(prompts), config.batch_size, i))
+        if not config.supervised_coefficient:
+            return batch
+        U, S = config.updates, config.supervised_batch_size
+        chosen = order(seed + 1, len(dialogues.lengths_N), U * S, i)
+        texts = jax.tree.map(lambda x: x.reshape(U, S, -1), sft.batch_of(dialogues, chosen))
+        return batch._replace(supervised=texts)
 
     return batch_at, told

@@ -45,11 +45,12 @@ def observing(
     guards: GuardsConfig,
     alarms: AlarmsConfig,
     max_skipped: int,
+    compute: str,
     callback: Callback | None = None,
 ) -> Iterator[Observer]:
     """Opens the files of a run, cut back to the steps before `start`.
 
-    `answer(actor)` answers the held-out prompts.
+    `answer(actor)` answers the held-out prompts; `compute` is the dtype of the program.
     """
     lengths = (row["length"] for row in read_rows(folder / "metrics.jsonl") if start)
     sft_length = next(lengths, None)  # the first answers are the SFT model's
@@ -71,10 +72,12 @@ def observing(
             except RunStopped as stopped:
                 kept = kept or keep_batch(folder, i, batch, completions)
                 raise RunStopped(f"{stopped}; the batch is in {kept}") from None
-            check_program(i, metrics)
+            check_program(i, metrics, None if i > start else compute)
             # in float64, as it is when the alarms read the lines again
-            rewarded_B = np.subtract(completions.scores, batch.reference_scores, dtype=np.float64)
-            alarm.iteration(i, metrics, rewarded_B, completions.mask.sum(axis=1))
+            samples = len(completions.finish) // len(batch.rows)
+            references_N = np.repeat(batch.reference_scores, samples)
+            rewarded_N = np.subtract(completions.scores, references_N, dtype=np.float64)
+            alarm.iteration(i, metrics, rewarded_N, completions.mask.sum(axis=1))
             sft_length = sft_length or metrics["length"]
             if told := guard(guards, i, metrics, sft_length):
                 console.print(told, highlight=False)

@@ -24,7 +24,16 @@ from glm_jax.train.advantages import (
 )  # fmt: skip
 from glm_jax.train.losses import masked
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_scores import Frozen, PPOBatch, Scores, rewards, scores, texts, with_answers
+from glm_jax.train.ppo_scores import (
+    Frozen,
+    PPOBatch,
+    Scores,
+    answer_widths,
+    rewards,
+    scores,
+    texts,
+    with_answers,
+)  # fmt: skip
 from glm_jax.train.ppo_update import Rollout, Trainable
 from glm_jax.train.scoring import in_dtype
 from glm_jax.train.update import Metrics
@@ -142,7 +151,8 @@ def _greedy_goals(
     """The goals of the actor's likeliest answers: ReMax's baseline."""
     greedy = replace(config.sampling, temperature=0.0)
     drawn = _draw(models.actor, batch, row_keys(key, batch.rows), greedy, config)
-    relative_B = rewards(frozen.reward, batch, drawn, config) - batch.reference_scores
+    scores_B = rewards(frozen.reward, batch, drawn, config.scoring_rows, answer_widths(config))
+    relative_B = scores_B - batch.reference_scores
     return _goals(relative_B, drawn.truncated, config)
 
 

@@ -59,15 +59,15 @@ def with_answers(batch: PPOBatch, K: int) -> PPOBatch:
 
 
 def rewards(
-    reward: GLM | Reward, batch: PPOBatch, drawn: Completions, config: PPOHyperparameters
-) -> Float[Array, "N"]:
-    """r(x, y) of the answers; the batch has a row for each."""
+    reward: GLM | Reward, batch: PPOBatch, drawn: Completions, rows: int | None = None,
+    widths: tuple[int, ...] | None = None,
+) -> Float[Array, "N"]:  # fmt: skip
+    """r(x, y) of the answers, by a model `rows` at a time; the batch has a row for each."""
     if not isinstance(reward, GLM):
         return reward(batch, drawn)
-    rows, size = texts(batch, drawn), config.scoring_rows
-    return micro_batches.mapped(
-        lambda rows: reward(*rows), rows, drawn.lengths, size, _widths(config)
-    )
+    widths = widths or (drawn.tokens.shape[1],)
+    given = texts(batch, drawn)
+    return micro_batches.mapped(lambda some: reward(*some), given, drawn.lengths, rows, widths)
 
 
 def scores(
@@ -100,7 +100,7 @@ def scores(
         return Scores(rewards_M, reference_MxR, own_MxR, values_MxR, after_M)
 
     found = micro_batches.mapped(
-        some, texts(batch, drawn), drawn.lengths, config.scoring_rows, _widths(config)
+        some, texts(batch, drawn), drawn.lengths, config.scoring_rows, answer_widths(config)
     )
     if found.rewards is None:
         return found._replace(rewards=frozen.reward(batch, drawn))
@@ -113,5 +113,6 @@ def texts(batch: PPOBatch, drawn: Completions) -> tuple[Int[Array, "N T"], Bool[
     return tokens_NxT, jnp.concatenate([batch.prompt_mask, drawn.mask], axis=1)
 
 
-def _widths(config: PPOHyperparameters) -> tuple[int, ...]:
+def answer_widths(config: PPOHyperparameters) -> tuple[int, ...]:
+    """Of an answer, among which the device chooses."""
     return micro_batches.widths(config.sampling.max_new_tokens, config.widths)

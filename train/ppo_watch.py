@@ -30,6 +30,7 @@ from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample
+from glm_jax.train.ppo_scores import PPOBatch, Reward, rewards, texts
 from glm_jax.train.progress import console, progress
 from glm_jax.train.run_folder import JsonLines, read_json, read_rows, write_json
 from glm_jax.train.scoring import token_log_probs
@@ -55,7 +56,7 @@ class EvalConfig:
 class Judges(NamedTuple):
     """What scores the answers: the run's reward model and, where there is one, a second."""
 
-    score: GLM
+    score: GLM | Reward
     heldout_score: GLM | None
 
 
@@ -69,7 +70,7 @@ class Answered(NamedTuple):
 def _answer(
     actor: GLM,
     reference: GLM,
-    judges: tuple[GLM, ...],
+    judges: tuple[GLM | Reward, ...],
     prompts_BxP: Int[Array, "B P"],
     mask_BxP: Bool[Array, "B P"],
     key: Key[Array, ""],
@@ -77,13 +78,12 @@ def _answer(
     sampling: Sampling,
 ) -> Answered:
     drawn = rollout(actor, prompts_BxP, mask_BxP, row_keys(key, rows_B), sampling)
-    tokens_BxT = jnp.concatenate([prompts_BxP, drawn.tokens], axis=1)
-    mask_BxT = jnp.concatenate([mask_BxP, drawn.mask], axis=1)
+    batch = PPOBatch(prompts_BxP, mask_BxP, rows_B, jnp.zeros(rows_B.shape, jnp.float32), None)
     reference_BxR = token_log_probs(
-        reference, tokens_BxT, mask_BxT, sampling.max_new_tokens, sampling.temperature or 1.0
+        reference, *texts(batch, drawn), sampling.max_new_tokens, sampling.temperature or 1.0
     )
     kl_B = jnp.sum(jnp.where(drawn.mask, drawn.log_probs - reference_BxR, 0.0), axis=1)
-    return Answered(drawn, tuple(judge(tokens_BxT, mask_BxT) for judge in judges), kl_B)
+    return Answered(drawn, tuple(rewards(judge, batch, drawn) for judge in judges), kl_B)
 
 
 def answers(

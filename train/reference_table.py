@@ -24,7 +24,7 @@ Fingerprint = dict[str, Any]
 
 _WORDS = {
     "sft_model": "another SFT model",
-    "reward_model": "another reward model",
+    "reward": "another reward model or function",
     "prompts": "other prompts",
     "template": "another tokenizer or template",
     "sampling": "other sampling settings",
@@ -33,19 +33,22 @@ _WORDS = {
 
 def fingerprint(
     model: GLM,
-    reward_model: GLM,
+    reward: str,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     samples: int,
     max_prompt: int,
 ) -> Fingerprint:
-    """All that the scores depend on, but for the seed: `_WORDS` names the parts."""
+    """All that the scores depend on, but for the seed: `_WORDS` names the parts.
+
+    `reward`: the `weights_hash` of the reward model, or what else tells rewards apart.
+    """
     texts = [[prompt.id, prompt.prompt] for prompt in prompts]
     settings = dataclasses.asdict(sampling) | {"samples": samples, "max_prompt": max_prompt}
     return {
         "sft_model": weights_hash(model),
-        "reward_model": weights_hash(reward_model),
+        "reward": reward,
         "prompts": _hash(texts),
         "template": tokenizer.fingerprint,
         "sampling": json.loads(json.dumps(settings)),

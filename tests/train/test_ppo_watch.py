@@ -86,13 +86,26 @@ def test_an_adapting_guard_lets_the_run_go_on_and_the_others_still_stop_it():
         guard(config, 3, METRICS | {"truncated": 0.9}, 20.0)
 
 
-def test_the_self_check_stops_only_the_first_iteration():
-    wrong = METRICS | {"val/first_log_ratio": 2e-4}
-    check_program(1, wrong)
-    with pytest.raises(RunStopped, match="temperature, positions and dtype"):
-        check_program(0, wrong)
+@pytest.mark.parametrize(
+    ("dtype", "mean", "largest", "cause"),
+    [
+        ("float32", 0.9e-5, 0.9e-4, "positions"),
+        ("bfloat16", 0.9e-4, 0.9e-3, "rounds old and new"),
+    ],
+)
+def test_the_self_check_has_a_bound_for_each_dtype(dtype, mean, largest, cause):
+    """It looks at the first iteration of a start alone: later there is no dtype to check by."""
+
+    def metrics(times):
+        ratios = {"val/first_log_ratio_avg": mean, "val/first_log_ratio": largest}
+        return METRICS | {name: times * value for name, value in ratios.items()}
+
+    check_program(0, metrics(1.0), dtype)
+    check_program(1, metrics(1.3), None)
+    with pytest.raises(RunStopped, match=f"self-check: .*{dtype}.*{cause}"):
+        check_program(0, metrics(1.3), dtype)
     with pytest.raises(RunStopped, match="not finite: length"):
-        check_program(5, METRICS | {"length": float("nan")})
+        check_program(5, METRICS | {"length": float("nan")}, None)
 
 
 def rung(folder: Path) -> list[tuple[str, int]]:
