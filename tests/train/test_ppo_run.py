@@ -57,7 +57,8 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
                 for name, values in found.items():
                     found[name] = {s: v for s, v in values.items() if s < event.step}
             for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+                assert event.step not in found.setdefault(value.tag, {}), "shown twice"
+                found[value.tag][event.step] = value.simple_value
     return found
 
 
