@@ -109,7 +109,7 @@ def measure(o: argparse.Namespace) -> dict:
 
     generate_and_score = jax.jit(partial(roll_out, key=key, config=config))
     lengths = np.asarray(generate(state.trainable.actor, batch).lengths)
-    model_bytes = decoding_bytes(state.trainable.actor, frozen.reference.config, o.prompt, lengths)
+    model_bytes = decoding_bytes(state.trainable.actor, o.prompt, lengths)
     generation = seconds(lambda: generate(state.trainable.actor, batch), o.iterations)
     rolled_out = seconds(
         lambda: generate_and_score(
@@ -117,15 +117,18 @@ def measure(o: argparse.Namespace) -> dict:
         ),
         o.iterations,
     )
+    # lowered from leaves: what describes the arguments of a program is no state
+    leaves, tree = jax.tree.flatten(state)
+    step = jax.jit(lambda leaves, *rest: ppo_step(tree.unflatten(leaves), *rest), donate_argnums=0)
     start = time.perf_counter()
-    program = ppo_step.lower(state, frozen, batch).compile()
+    program = step.lower(leaves, frozen, batch).compile()
     compile_seconds = time.perf_counter() - start
 
     drawn = []
 
     def iterate():
         nonlocal state
-        state, _, completions = program(state, frozen, batch)
+        state, _, completions = program(jax.tree.leaves(state), frozen, batch)
         drawn.append(completions.mask)
         return state, completions
 
