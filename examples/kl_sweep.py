@@ -24,7 +24,7 @@ def main(run: str, iterations: int = 20) -> None:
             sampling=Sampling(max_new_tokens=36),
         )
         batch_at, _ = ppo.batches(config, tokenizer, prompts, max_prompt=16)
-        state = ppo.init(config, actor=sft_model, reference=sft_model, reward_model=reward_model)
+        state = ppo.init(config, actor=sft_model, reference=sft_model, reward=reward_model)
         for i in range(iterations):
             state, metrics, _ = ppo.step(state, batch_at(i))
         score, kl = metrics["objective/scores"], metrics["objective/kl"]

@@ -1,4 +1,7 @@
-"""From scores to advantages: KL penalties, token rewards, GAE, whitening. Pure arithmetic."""
+"""From scores to advantages: KL penalties, token rewards, GAE, groups, whitening.
+
+Pure arithmetic. Dims: B answers, R their tokens; I prompts, K answers of each.
+"""
 
 from typing import Literal
 
@@ -65,9 +68,13 @@ def token_rewards(
 
     Their sum over a row is score - beta * (its KL): ChatGLM-RLHF, section 3.
     """
-    last_BxR = mask_BxR & ~jnp.pad(mask_BxR[:, 1:], ((0, 0), (0, 1)))
     penalty_BxR = jnp.where(mask_BxR, -kl_coefficient * kl_BxR, 0.0)
-    return penalty_BxR + jnp.where(last_BxR, scores_B[:, None], 0.0)
+    return penalty_BxR + jnp.where(last_tokens(mask_BxR), scores_B[:, None], 0.0)
+
+
+def last_tokens(mask_BxR: Bool[Array, "B R"]) -> Bool[Array, "B R"]:
+    """True at the last token of each answer."""
+    return mask_BxR & ~jnp.pad(mask_BxR[:, 1:], ((0, 0), (0, 1)))
 
 
 def gae(
@@ -76,15 +83,20 @@ def gae(
     mask_BxR: Bool[Array, "B R"],
     gamma: float,
     lam: float,
+    after_B: Float[Array, "B"] | None = None,
 ) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:
     """Generalised advantage estimation (Schulman et al., 2016, eq. 16); returns = A + V.
 
-    Rewards and values outside the mask count as zero, so that pads change nothing. No gradient
+    Rewards and values outside the mask count as zero, so that pads change nothing. `after` is the
+    value of what would follow the last token: 0, unless the answer was cut off there. No gradient
     flows through either result.
     """
     rewards_BxR = jnp.where(mask_BxR, rewards_BxR, 0.0)
     values_BxR = jnp.where(mask_BxR, jax.lax.stop_gradient(values_BxR), 0.0)
     next_BxR = jnp.pad(values_BxR[:, 1:], ((0, 0), (0, 1)))
+    if after_B is not None:
+        after_B = jax.lax.stop_gradient(after_B)
+        next_BxR = jnp.where(last_tokens(mask_BxR), after_B[:, None], next_BxR)
     deltas_BxR = rewards_BxR + gamma * next_BxR - values_BxR
 
     def backwards(later_B, delta_B):
@@ -96,3 +108,31 @@ def gae(
     )
     advantages_BxR = jnp.where(mask_BxR, advantages_RxB.T, 0.0)
     return advantages_BxR, advantages_BxR + values_BxR
+
+
+def leave_one_out(
+    rewards_IxK: Float[Array, "I K"], counted_IxK: Bool[Array, "I K"]
+) -> Float[Array, "I K"]:
+    """reward - mean of the other answers' to the same prompt: RLOO (Ahmadian et al., 2024, eq. 8).
+
+    Answers that do not count are no one's baseline; without another that does it is 0.
+    """
+    one_IxK = counted_IxK.astype(jnp.float32)
+    own_IxK = jnp.where(counted_IxK, rewards_IxK, 0.0)
+    others_IxK = jnp.sum(one_IxK, axis=1, keepdims=True) - one_IxK
+    total_IxK = jnp.sum(own_IxK, axis=1, keepdims=True) - own_IxK
+    return rewards_IxK - total_IxK / jnp.maximum(others_IxK, 1.0)
+
+
+def group_normalised(
+    rewards_IxK: Float[Array, "I K"], counted_IxK: Bool[Array, "I K"]
+) -> Float[Array, "I K"]:
+    """(reward - mean) / (std + 1e-6) over the answers to a prompt: GRPO (Shao et al., 2024,
+    section 4.1.2), with the unbiased variance, as in verl."""
+    count_Ix1 = jnp.sum(counted_IxK, axis=1, keepdims=True).astype(jnp.float32)
+    own_IxK = jnp.where(counted_IxK, rewards_IxK, 0.0)
+    mean_Ix1 = jnp.sum(own_IxK, axis=1, keepdims=True) / jnp.maximum(count_Ix1, 1.0)
+    off_IxK = jnp.where(counted_IxK, rewards_IxK - mean_Ix1, 0.0)
+    variance_Ix1 = jnp.sum(jnp.square(off_IxK), axis=1, keepdims=True)
+    std_Ix1 = jnp.sqrt(variance_Ix1 / jnp.maximum(count_Ix1 - 1.0, 1.0))
+    return off_IxK / (std_Ix1 + 1e-6)

@@ -15,13 +15,18 @@ from glm_jax.train.scoring import token_log_probs
 
 
 def score_samples(
-    model: GLM, tokenizer: Tokenizer, samples: Sequence[Sample], max_prompt: int | None = None
+    model: GLM,
+    tokenizer: Tokenizer,
+    samples: Sequence[Sample],
+    max_prompt: int | None = None,
+    width: int = 0,
 ) -> np.ndarray:
     """A reward model's scores of responses, token for token as they were drawn, [N] float32.
 
-    `max_prompt`: the tokens that prompts were cut to when the responses were drawn.
+    `max_prompt`: the tokens that prompts were cut to when the responses were drawn; `width`: what
+    all rows are padded to at least, so that calls with other samples compile nothing anew.
     """
-    arrays = sample_arrays(tokenizer, samples, max_prompt)
+    arrays = sample_arrays(tokenizer, samples, max_prompt, width)
     return _over_rows(partial(_scores, model), arrays.tokens_NxT, arrays.lengths_N)
 
 
@@ -46,7 +51,10 @@ def response_log_probs(
 
 
 def sample_arrays(
-    tokenizer: Tokenizer, samples: Sequence[Sample], max_prompt: int | None = None
+    tokenizer: Tokenizer,
+    samples: Sequence[Sample],
+    max_prompt: int | None = None,
+    width: int = 0,
 ) -> SFTArrays:
     """Prompts, cut from the left behind `[gMASK] <sop>`, and responses, right-padded."""
     prompts = tokenizer.encode_prompts([sample.prompt for sample in samples])
@@ -55,7 +63,7 @@ def sample_arrays(
         prompts = [cut_prompt(prompt, prefix, max_prompt) for prompt in prompts]
     rows = [prompt + sample.tokens for prompt, sample in zip(prompts, samples, strict=True)]
     lengths_N = np.array([len(row) for row in rows], np.int32)
-    tokens_NxT = np.full((len(rows), lengths_N.max()), tokenizer.pad_id, np.int32)
+    tokens_NxT = np.full((len(rows), max(lengths_N.max(), width)), tokenizer.pad_id, np.int32)
     for padded, row in zip(tokens_NxT, rows, strict=True):
         padded[: len(row)] = row
     prompt_lengths_N = np.array([len(prompt) for prompt in prompts], np.int32)

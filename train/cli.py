@@ -11,11 +11,15 @@ from typing import Any, NoReturn
 from glm_jax.errors import InputError, RunStopped
 
 STAGES = {
-    "pipeline": ("PipelineConfig", "all stages of a run, from supervised data to the report"),
-    "sft": ("SFTConfig", "supervised fine-tuning on dialogues"),
-    "reward": ("RewardConfig", "train a reward model on preference pairs"),
-    "ppo": ("PPOConfig", "train a policy against a reward model"),
-    "dpo": ("DPOConfig", "train a policy on preference pairs"),
+    "pipeline": (
+        "pipeline.PipelineConfig",
+        "all stages of a run, from supervised data to the report",
+    ),
+    "sft": ("sft.SFTConfig", "supervised fine-tuning on dialogues"),
+    "reward": ("reward.RewardConfig", "train a reward model on preference pairs"),
+    "select": ("selection.SelectionConfig", "keep the prompts whose answers differ in reward"),
+    "ppo": ("ppo.PPOConfig", "train a policy against a reward model"),
+    "dpo": ("dpo.DPOConfig", "train a policy on preference pairs"),
 }
 SAMPLING = {
     "max_new_tokens": (int, "longest response"),
@@ -158,8 +162,9 @@ def _stage(arguments: Namespace) -> None:
 def _run(stage: str, config: str, overrides: Sequence[str]) -> None:
     from glm_jax.configuration import load
 
-    module = importlib.import_module(f"glm_jax.train.{stage}")
-    module.run(load(getattr(module, STAGES[stage][0]), config, overrides))
+    file, name = STAGES[stage][0].split(".")
+    module = importlib.import_module(f"glm_jax.train.{file}")
+    module.run(load(getattr(module, name), config, overrides))
 
 
 def _sample(arguments: Namespace) -> None:

@@ -44,10 +44,7 @@ def evaluate(folder: Path, config: "PipelineConfig", reward_models: Sequence[str
         "sft": {"train": read_rows(folder / "sft/metrics.jsonl")},
         "reward_training": {"train": read_rows(folder / "reward/balanced/metrics.jsonl")},
         "dpo": {"train": read_rows(folder / "dpo/metrics.jsonl")},
-        "ppo": {
-            "train": read_rows(folder / "ppo/metrics.jsonl"),
-            "curve": _curve(folder, tokenizer, models, config.world is not None),
-        },
+        "ppo": _ppo(folder / "ppo", config.world is not None),
     }
     return {**values, "claims": claims(values)}
 
@@ -120,29 +117,33 @@ def _rewards(folder: Path, config, tokenizer: Tokenizer, models: dict[str, GLM])
     }
 
 
-def _curve(folder: Path, tokenizer: Tokenizer, models: dict[str, GLM], truth: bool) -> list[dict]:
-    """The over-optimisation figure: one point for each evaluation during PPO.
+def _ppo(folder: Path, truth: bool) -> dict[str, Any]:
+    """What the run itself has logged, and the over-optimisation figure."""
+    best = folder / "best.json"
+    return {
+        "train": read_rows(folder / "metrics.jsonl"),
+        "curve": _curve(folder, truth),
+        "alarms": [
+            {"iteration": row["step"], "alarm": row["alarm"], "message": row["message"]}
+            for row in read_rows(folder / "alarms.jsonl")
+        ],
+        "best": read_json(best) if best.exists() else None,
+        "reference_score": read_json(folder / "reference.json")["mean"],
+    }
 
-    Score minus reference is taken against the first point: the SFT model's answers to the same
-    prompts under the same sampling.
-    """
+
+def _curve(folder: Path, truth: bool) -> list[dict]:
+    """One point for each evaluation during PPO, of its sampled answers."""
     points: list[dict[str, Any]] = []
-    for file in sorted((folder / "ppo/evaluation").glob("*.jsonl")):
-        samples = records.read(file, Sample)
-        score = float(np.mean([sample.score for sample in samples]))
-        point = {
-            "iteration": int(file.stem),
-            "kl": float(np.mean([row["kl"] for row in read_rows(file)])),
-            "score": score,
-            "score_minus_reference": score - (points[0]["score"] if points else score),
-            "length": float(np.mean([len(sample.tokens) for sample in samples])),
-            "truncated": float(np.mean([sample.finish == "length" for sample in samples])),
-        }
-        if "heldout" in models:
-            heldout = score_samples(models["heldout"], tokenizer, samples)
-            point["heldout_score"] = float(np.mean(heldout))
+    names = "kl", "score", "score_minus_reference", "heldout_score", "length", "truncated"
+    for row in read_rows(folder / "evaluation.jsonl"):
+        point = {"iteration": row["step"]}
+        point |= {n: row[f"eval/sampled/{n}"] for n in names if f"eval/sampled/{n}" in row}
         if truth:
-            point["utility"] = float(np.mean(rewards.utilities_of(samples)))
+            file = folder / f"evaluation/{row['step']:05d}.jsonl"
+            sampled = [answer["mode"] == "sampled" for answer in read_rows(file)]
+            utilities_N = rewards.utilities_of(records.read(file, Sample))
+            point["utility"] = float(np.mean(utilities_N[sampled]))
         points.append(point)
     return points
 

@@ -1,15 +1,20 @@
 """The host's side of every training run: feed the step, log, checkpoint, show progress."""
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+
 from glm_jax.errors import RunStopped
 from glm_jax.train.progress import progress
-from glm_jax.train.run_folder import Checkpoints, JsonLines, plain
+from glm_jax.train.run_folder import Checkpoints, JsonLines
 
 State = TypeVar("State")
+Metrics = Mapping[str, float]
 
 
 def train(
@@ -21,53 +26,68 @@ def train(
     *,
     label: str,
     checkpoint_every: int,
-    before: Callable[[int, State], None] | None = None,
-    after: Callable[[int, dict[str, float], Any], None] | None = None,
+    keep_last: bool = False,
+    watch: Callable[[int, State], None] | None = None,
+    watch_every: int = 1,
+    timing: Callable[[Metrics, float], Metrics] | None = None,
+    after: Callable[[int, Metrics, Any], None] | None = None,
 ) -> State:
     """Runs `state, metrics, *outputs = step(state, batch_at(i))` up to `steps`, from where the
     folder's checkpoint left off.
 
-    Metrics go to metrics.jsonl. They and the outputs are read one step late, so that the device
-    never waits for the host. `before(i, state)` is called before step i, and with `steps` at the
-    end; `after(i, metrics, outputs)` once step i has been read.
+    Metrics go to metrics.jsonl, with what `timing(metrics, seconds)` makes of the time that the
+    step took. They and the outputs are read one step late, so that the device never waits for the
+    host, and nowhere else. `after(i, metrics, outputs)` is called once step i has been read.
+    `watch(i, state)` is called before step i for every `watch_every`-th i, and with `steps` at the
+    end; all steps before it have been read by then. `keep_last` leaves a checkpoint of the end.
     """
     checkpoints = Checkpoints(folder)
     start, state = checkpoints.restore(state)
-    pending: tuple[int, dict, Any] | None = None
+    unread: deque[tuple[int, float, Any]] = deque()
+    ended = 0.0
 
-    def read() -> None:
-        nonlocal pending
-        if pending is not None:
-            i, metrics, outputs = pending
-            pending, metrics = None, plain(metrics)
+    def read(keep: int = 0) -> None:
+        """Reads every step that was run, but for the newest `keep`."""
+        nonlocal ended
+        while len(unread) > keep:
+            i, begun, made = unread.popleft()
+            metrics, outputs = jax.device_get(made)  # waits for step i
+            metrics = {name: value.item() for name, value in metrics.items()}
+            # a step that was handed over early begins when the one before it ends
+            seconds, ended = time.perf_counter() - max(begun, ended), time.perf_counter()
+            if timing is not None:
+                metrics |= timing(metrics, seconds)
             log.write({"step": i, **metrics})  # first: if `after` stops the run, it says why
             bar.update(i + 1, metrics)
             if after is not None:
                 after(i, metrics, outputs)
+
+    def look(i: int) -> None:
+        if watch is not None and (i % watch_every == 0 or i == steps):
+            read()
+            watch(i, state)
 
     done = start
     log_file = folder / "metrics.jsonl"
     with closing(JsonLines(log_file, start)) as log, progress(label, steps, start) as bar:
         try:
             for i in range(start, steps):
-                if before is not None:
-                    before(i, state)
+                look(i)
+                begun = time.perf_counter()
                 state, metrics, *outputs = step(state, batch_at(i))
+                unread.append((i, begun, (metrics, outputs)))
                 done = i + 1
-                read()
-                pending = i, metrics, outputs
-                if done % checkpoint_every == 0:
+                read(keep=1)
+                if done % checkpoint_every == 0 or (keep_last and done == steps):
                     read()
                     checkpoints.save(done, state)
             read()
+            look(steps)
         except RunStopped:
-            pending = done - 1, metrics, outputs  # of the step that ran meanwhile
             with suppress(RunStopped):
-                read()
+                read()  # the step that ran meanwhile
             checkpoints.save(done, state)
             raise
-        if before is not None:
-            before(steps, state)
     return state
 
 

@@ -126,6 +126,9 @@ def _filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
     data, model = folder / "data", str(folder / "sft/model")
     files, seed = (str(data / "sft.jsonl"),), config.seed
     max_length = config.max_prompt + config.max_new_tokens
+    watched = {"prompts": str(data / "watch_prompts.jsonl")}
+    if config.world is not None:
+        watched["reward_model"] = str(folder / "reward/heldout/model")
     sampling = dataclasses.replace(config.ppo.ppo.sampling, max_new_tokens=config.max_new_tokens)
     return dataclasses.replace(
         config,
@@ -142,7 +145,7 @@ def _filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
             reward_model=str(folder / "reward/balanced/model"), max_prompt=config.max_prompt,
             max_length=max_length, prompts=str(data / "rl_prompts.jsonl"),
             ppo=dataclasses.replace(config.ppo.ppo, sampling=sampling),
-            eval_prompts=str(data / "watch_prompts.jsonl"),
+            eval=dataclasses.replace(config.ppo.eval, **watched),
         ),
     )  # fmt: skip
 

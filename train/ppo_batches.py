@@ -17,7 +17,7 @@ from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_step import PPOBatch
+from glm_jax.train.ppo_scores import PPOBatch
 from glm_jax.train.progress import shown
 
 
@@ -29,6 +29,8 @@ class ReferenceConfig:
     "of each prompt; their mean score is taken. 0: no reference reward"
     temperature: NonNegativeFloat | None = None
     "None: that of the rollouts"
+    table: str | None = None
+    "file of the scores, which runs may share; it is made when it is not there"
 
 
 def reference_scores(

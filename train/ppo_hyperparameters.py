@@ -2,13 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+import jax
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
 from glm_jax.train.advantages import KLEstimator
 from glm_jax.train.optimizer import OptimizerConfig
+
+Rows = PositiveInt | None
 
 
 @configuration
@@ -19,13 +22,16 @@ class PPOHyperparameters:
     iterations: PositiveInt = 600
     batch_size: PositiveInt = 64
     "prompts an iteration"
+    samples_per_prompt: PositiveInt = 1
+    "answers to each of them"
     epochs: PositiveInt = 2
     minibatches: PositiveInt = 2
     "of each epoch"
     score_clip: PositiveFloat | None = None
     "scores, less those of the reference answers, are cut to [-score_clip, score_clip]"
-    truncated: Literal["keep", "penalty", "mask"] = "keep"
-    "answers cut off at max_new_tokens: learned from like others, at a lower score, or not at all"
+    truncated: Literal["keep", "penalty", "mask", "bootstrap"] = "keep"
+    """answers cut off at max_new_tokens: learned from like others, at a lower score, not at all, or
+    with the critic's value of what would follow in place of the score"""
     truncation_penalty: PositiveFloat = 1.0
     "subtracted from their scores, with `truncated: penalty`"
     kl_coefficient: NonNegativeFloat = 0.05
@@ -36,10 +42,15 @@ class PPOHyperparameters:
     "nats a response to which beta adapts itself; None: beta stays"
     kl_horizon: PositiveFloat = 10_000
     "responses in which beta, when it adapts, moves by at most a fifth of itself"
+    kl_limit: PositiveFloat | None = None
+    "nats a response: beta grows by half after each iteration above it; see also `guards.max_kl`"
     whiten_rewards: bool = False
     "token rewards are scaled to variance 1 over the batch"
     whiten_advantages: bool = False
     "advantages are scaled to mean 0 and variance 1 over the batch; returns are not"
+    advantage: Literal["gae", "grpo", "rloo", "remax"] = "gae"
+    """by a critic, or without one: against the other answers to the prompt, scaled (grpo) or not
+    (rloo), or against the greedy answer (remax)"""
     gamma: NonNegativeFloat = 1.0
     lam: NonNegativeFloat = 0.95
     "lambda of generalised advantage estimation"
@@ -49,6 +60,10 @@ class PPOHyperparameters:
     value_clip: PositiveFloat | None = 0.2
     "None: values are not clipped"
     value_coefficient: NonNegativeFloat = 1.0
+    share_trunk: bool = False
+    "the critic is a head on the actor, not a model of its own"
+    critic_warmup: NonNegativeInt = 0
+    "first iterations, in which only the critic learns"
     entropy_coefficient: NonNegativeFloat = 0.0
     "weight of the policy's entropy, which is raised"
     supervised_coefficient: NonNegativeFloat = 0.3
@@ -57,12 +72,25 @@ class PPOHyperparameters:
     "dialogues an update"
     actor: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    compute: Literal["float32", "bfloat16"] | None = None
+    "dtype of the forward and backward passes; None: float32 on a CPU, bfloat16 on accelerators"
+    old_log_probs: Literal["sampled", "recomputed"] | None = None
+    "the ratio's denominator; None: as it was sampled in float32, recomputed in bfloat16"
+    rollout_rows: Rows = None
+    "answers drawn at a time; None: all"
+    scoring_rows: Rows = None
+    "answers scored at a time; None: all"
+    update_rows: Rows = None
+    "answers of a minibatch that go through the backward pass at a time; None: all"
+    widths: PositiveInt = 1
+    "widths of an answer among which scoring and updates choose; each is compiled"
+    sort_by_length: bool = False
+    "minibatches hold answers of like length, in random order"
+    log_prob_chunk: PositiveInt | None = None
+    "tokens of an answer that have logits in memory at a time; None: all"
 
     def __post_init__(self):
-        if self.batch_size % self.minibatches:
-            raise InputError(
-                f"minibatches ({self.minibatches}) must divide batch_size ({self.batch_size})"
-            )
+        self._check_sizes()
         if self.sampling.temperature == 0:
             raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
         if self.sampling.top_k or self.sampling.top_p < 1:
@@ -72,8 +100,67 @@ class PPOHyperparameters:
             )
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise InputError("kl_target: a kl_coefficient of 0 stays 0; start from more")
+        if self.kl_limit is not None and self.kl_coefficient == 0:
+            raise InputError("kl_limit: a kl_coefficient of 0 stays 0; start from more")
+        if self.advantage in ("grpo", "rloo") and self.samples_per_prompt < 2:
+            raise InputError(
+                f"advantage {self.advantage} compares answers to one prompt: samples_per_prompt "
+                f"must be at least 2, got {self.samples_per_prompt}"
+            )
+        if self.advantage != "gae":
+            for name in ("share_trunk", "critic_warmup"):
+                if getattr(self, name):
+                    raise InputError(f"{name}: advantage {self.advantage} has no critic")
+            if self.truncated == "bootstrap":
+                raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
+
+    def _check_sizes(self) -> None:
+        rows = self.rows
+        if rows % self.minibatches:
+            product = f"batch_size x samples_per_prompt ({rows})"
+            raise InputError(f"minibatches ({self.minibatches}) must divide {product}")
+        drawn = self.batch_size if self.advantage == "remax" else rows  # it draws greedy ones, too
+        for name, whole in (
+            ("rollout_rows", drawn),
+            ("scoring_rows", drawn),
+            ("update_rows", rows // self.minibatches),
+        ):
+            size = getattr(self, name)
+            if size is not None and whole % size:
+                raise InputError(f"{name} ({size}) must divide the {whole} answers it cuts up")
+        if self.supervised_coefficient and self.supervised_batch_size % self.micro_batches:
+            raise InputError(
+                f"supervised_batch_size ({self.supervised_batch_size}) must be a multiple of the "
+                f"{self.micro_batches} micro-batches that update_rows makes of a minibatch"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Answers an iteration."""
+        return self.batch_size * self.samples_per_prompt
 
     @property
     def updates(self) -> int:
         """Optimiser updates an iteration."""
         return self.epochs * self.minibatches
+
+    @property
+    def micro_batches(self) -> int:
+        """Backward passes an update."""
+        minibatch = self.rows // self.minibatches
+        return minibatch // (self.update_rows or minibatch)
+
+    @property
+    def compute_dtype(self) -> str:
+        return self.compute or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+    @property
+    def old(self) -> str:
+        """Where the old log-probs come from."""
+        exact = self.compute_dtype == "float32"
+        if self.old_log_probs == "sampled" and not exact:
+            raise InputError(
+                "old_log_probs sampled: in bfloat16 decoding and training round differently, so "
+                "that the ratio would not start at 1; take recomputed, or compute float32"
+            )
+        return self.old_log_probs or ("sampled" if exact else "recomputed")

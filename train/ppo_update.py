@@ -1,6 +1,7 @@
 """One PPO update: the gradient of all its losses on a minibatch, and the optimisers' step.
 
-Dims: M rows of the minibatch, R response tokens, U updates an iteration.
+Dims: M rows of a minibatch or of a micro-batch of it, P prompt and R response tokens, U updates an
+iteration.
 """
 
 from typing import NamedTuple
@@ -11,18 +12,18 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.model import GLM
-from glm_jax.train import sft
-from glm_jax.train.losses import entropy, masked, policy_clipped, policy_loss, value_loss
+from glm_jax.train import micro_batches, sft
+from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
 from glm_jax.train.optimizer import adamw
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.scoring import log_probs_of, token_logits, token_values
+from glm_jax.train.scoring import in_dtype, spoken, states_before, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
 
 
 class Trainable(NamedTuple):
     actor: GLM
-    critic: GLM
+    critic: GLM | None  # a head alone when it shares the actor's trunk; None without a critic
 
 
 class Rollout(NamedTuple):
@@ -32,9 +33,15 @@ class Rollout(NamedTuple):
     mask: Bool[Array, "B T"]
     learned: Bool[Array, "B R"]  # the response tokens that count in the losses
     log_probs: Float[Array, "B R"]
-    values: Float[Array, "B R"]
+    values: Float[Array, "B R"] | None
     advantages: Float[Array, "B R"]
-    returns: Float[Array, "B R"]
+    returns: Float[Array, "B R"] | None
+
+    @property
+    def lengths(self) -> Int[Array, "B"]:
+        """Response tokens of each row."""
+        R = self.learned.shape[1]
+        return jnp.sum(self.mask[:, -R:], axis=1, dtype=jnp.int32)
 
 
 class Learner(NamedTuple):
@@ -45,80 +52,169 @@ class Learner(NamedTuple):
     skipped: Int[Array, ""]  # updates in a row that changed nothing else
 
 
+class Backward(NamedTuple):
+    """What a backward pass gives; those of micro-batches add up."""
+
+    gradients: Trainable
+    loss: Float[Array, ""]
+    sums: Metrics  # over tokens
+    largest: Float[Array, ""]  # |log ratio|
+
+
 def update(
-    learner: Learner, minibatch: Rollout, supervised: SFTBatch | None, config: PPOHyperparameters
+    learner: Learner,
+    minibatch: Rollout,
+    supervised: SFTBatch | None,
+    config: PPOHyperparameters,
+    actor_learns: Bool[Array, ""] | bool = True,
 ) -> tuple[Learner, Metrics]:
-    """One backward pass for the policy, value and supervised losses, and the step along it.
+    """The gradient of the policy, value and supervised losses, and the step along it.
 
     If the loss or a gradient is not finite, weights, moments and schedules stay as they were.
-    `update/applied` is 1 or 0.
+    `update/applied` is 1 or 0. While `actor_learns` is False, the critic alone changes.
     """
     models, optimiser, skipped = learner
-
-    def total(models: Trainable) -> tuple[Float[Array, ""], Metrics]:
-        return _loss(models, minibatch, supervised, config)
-
-    (loss, metrics), gradients = jax.value_and_grad(total, has_aux=True)(models)
-    stepped = [
-        o.update(g, s, m)
-        for o, g, s, m in zip(optimisers(config), gradients, optimiser, models, strict=True)
-    ]
-    updates, moved = (Trainable(*part) for part in zip(*stepped, strict=True))
-    norms = [optax.tree.norm(part) for part in gradients]
-    finite = jnp.all(jnp.isfinite(jnp.stack([loss, *norms])))
-    metrics["policy/grad_norm"] = norms[0]
-    metrics["update/applied"] = finite.astype(jnp.float32)
-    models, optimiser = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (optax.apply_updates(models, updates), moved),
-        (models, optimiser),
-    )
+    done, metrics = _backward(models, minibatch, supervised, config)
+    norms = [optax.tree.norm(part) for part in done.gradients if part is not None]
+    finite = jnp.all(jnp.isfinite(jnp.stack([done.loss, *norms])))
+    metrics |= {"policy/grad_norm": norms[0], "update/applied": finite.astype(jnp.float32)}
+    changed = []
+    for optimise, gradient, state, model, learns in zip(
+        optimisers(config), done.gradients, optimiser, models, (actor_learns, True), strict=True
+    ):
+        if model is None:
+            changed.append((None, None))
+            continue
+        updates, moved = optimise.update(gradient, state, model)
+        changed.append(
+            jax.tree.map(
+                lambda new, old, learns=learns: jnp.where(finite & learns, new, old),
+                (optax.apply_updates(model, updates), moved),
+                (model, state),
+            )
+        )
+    models, optimiser = (Trainable(*parts) for parts in zip(*changed, strict=True))
     return Learner(models, optimiser, jnp.where(finite, 0, skipped + 1)), metrics
 
 
+def _backward(
+    models: Trainable, minibatch: Rollout, supervised: SFTBatch | None, config: PPOHyperparameters
+) -> tuple[Backward, Metrics]:
+    """The gradient of the minibatch's mean loss, over all its micro-batches, and its metrics.
+
+    Each micro-batch's sums are divided by the tokens of the whole, so that the split is nothing
+    but a matter of memory.
+    """
+    tokens = jnp.maximum(jnp.sum(minibatch.learned, dtype=jnp.float32), 1.0)
+    supervised_tokens = None
+    if supervised is not None:
+        told = jnp.sum(supervised.loss_mask[:, 1:], dtype=jnp.float32)
+        supervised_tokens = jnp.maximum(told, 1.0)
+    M, R = minibatch.learned.shape
+    widths = micro_batches.widths(R, config.widths)
+
+    def some(rows: Rollout, supervised: SFTBatch | None, lengths_M: Int[Array, "M"]) -> Backward:
+        def backward(rows: Rollout, supervised: SFTBatch | None) -> Backward:
+            def loss(models: Trainable):
+                return _loss(models, rows, supervised, tokens, supervised_tokens, config)
+
+            (value, (sums, largest)), gradients = jax.value_and_grad(loss, has_aux=True)(models)
+            return Backward(gradients, value, sums, largest)
+
+        return micro_batches.at_width(backward, rows, supervised, lengths=lengths_M, widths=widths)
+
+    n, lengths_M = config.micro_batches, minibatch.lengths
+    if n == 1:
+        done = some(minibatch, supervised, lengths_M)
+    else:
+        order_M = micro_batches.by_length(lengths_M, widths)
+        parts = micro_batches.split((minibatch, lengths_M), order_M, M // n)
+        texts = jax.tree.map(lambda x: jnp.reshape(x, (n, -1, *x.shape[1:])), supervised)
+
+        def add(total: Backward, part) -> tuple[Backward, None]:
+            (rows, lengths), texts = part
+            one = some(rows, texts, lengths)
+            largest = jnp.maximum(total.largest, one.largest)
+            return jax.tree.map(jnp.add, total, one)._replace(largest=largest), None
+
+        shapes = jax.eval_shape(some, *jax.tree.map(lambda x: x[0], (parts[0], texts, parts[1])))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        done, _ = jax.lax.scan(add, zeros, (parts, texts))
+    counts = {"loss/supervised_avg": supervised_tokens}
+    metrics = {name: total / counts.get(name, tokens) for name, total in done.sums.items()}
+    return done, metrics | {"val/max_log_ratio": done.largest}
+
+
 def _loss(
-    models: Trainable, m: Rollout, supervised: SFTBatch | None, config: PPOHyperparameters
-) -> tuple[Float[Array, ""], Metrics]:
+    models: Trainable,
+    m: Rollout,
+    supervised: SFTBatch | None,
+    tokens: Float[Array, ""],
+    supervised_tokens: Float[Array, ""] | None,
+    config: PPOHyperparameters,
+) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
+    """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
     R = m.learned.shape[1]
-    logits_MxRxV = token_logits(models.actor, m.tokens, m.mask, R, config.sampling.temperature)
-    log_probs_MxR = log_probs_of(logits_MxRxV, m.tokens[:, -R:])
-    values_MxR = token_values(models.critic, m.tokens, m.mask, R)
+    models = in_dtype(models, config.compute_dtype)
+    hidden_MxRxD = states_before(models.actor, m.tokens, m.mask, R)
+    log_probs_MxR, entropy_MxR = spoken(
+        models.actor, hidden_MxRxD, m.tokens[:, -R:], config.sampling.temperature,
+        config.log_prob_chunk,
+    )  # fmt: skip
     policy_MxR = policy_loss(
         log_probs_MxR, m.log_probs, m.advantages, config.clip, config.dual_clip
     )
-    value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
-    policy, value = masked(policy_MxR, m.learned).mean, masked(value_MxR, m.learned).mean
-    total = policy + config.value_coefficient * value
     log_ratio_MxR = jnp.where(m.learned, log_probs_MxR - m.log_probs, 0.0)
     ratio_MxR = jnp.exp(log_ratio_MxR)
     clipped_MxR = policy_clipped(ratio_MxR, m.advantages, config.clip)
-    value_clipped_MxR = value_MxR > value_loss(values_MxR, m.values, m.returns, None)
-    metrics = {
-        "loss/policy_avg": policy,
-        "loss/value_avg": value,
-        "policy/approxkl_avg": masked(0.5 * jnp.square(log_ratio_MxR), m.learned).mean,
-        "policy/clipfrac_avg": masked(clipped_MxR.astype(jnp.float32), m.learned).mean,
-        "val/clipfrac_avg": masked(value_clipped_MxR.astype(jnp.float32), m.learned).mean,
-        "val/ratio": masked(ratio_MxR, m.learned).mean,
-        "val/max_log_ratio": jnp.max(jnp.abs(log_ratio_MxR)),
+    by_token = {
+        "loss/policy_avg": policy_MxR,
+        "policy/approxkl_avg": 0.5 * jnp.square(log_ratio_MxR),
+        "policy/clipfrac_avg": clipped_MxR.astype(jnp.float32),
+        "val/ratio": ratio_MxR,
+        "val/abs_log_ratio": jnp.abs(log_ratio_MxR),
     }
+    weights = {"loss/policy_avg": 1.0}
+    if models.critic is not None:
+        if config.share_trunk:
+            values_MxR = models.critic.outputs(hidden_MxRxD)[..., 0]
+        else:
+            values_MxR = token_values(models.critic, m.tokens, m.mask, R)
+        value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
+        unclipped_MxR = value_loss(values_MxR, m.values, m.returns, None)
+        by_token["loss/value_avg"] = value_MxR
+        by_token["val/clipfrac_avg"] = (value_MxR > unclipped_MxR).astype(jnp.float32)
+        weights["loss/value_avg"] = config.value_coefficient
     if config.entropy_coefficient:
-        metrics["policy/entropy_avg"] = masked(entropy(logits_MxRxV), m.learned).mean
-        total -= config.entropy_coefficient * metrics["policy/entropy_avg"]
+        by_token["policy/entropy_avg"] = entropy_MxR
+        weights["policy/entropy_avg"] = -config.entropy_coefficient
+    sums = {name: masked(x_MxR, m.learned).sum for name, x_MxR in by_token.items()}
+    total = sum(weight * (sums[name] / tokens) for name, weight in weights.items())
     if supervised is not None:
-        metrics["loss/supervised_avg"] = sft.loss(models.actor, supervised).mean
-        total += config.supervised_coefficient * metrics["loss/supervised_avg"]
-    return total, metrics
+        sums["loss/supervised_avg"] = sft.loss(models.actor, supervised).sum
+        mean = sums["loss/supervised_avg"] / supervised_tokens
+        total += config.supervised_coefficient * mean
+    return total, (sums, jnp.max(jnp.abs(log_ratio_MxR)))
 
 
 def optimisers(config: PPOHyperparameters) -> Trainable:
     """Those of actor and critic; their schedules count the updates of a whole run."""
     updates = config.iterations * config.updates
-    return Trainable(adamw(config.actor, updates), adamw(config.critic, updates))
+    warmup = config.critic_warmup * config.updates  # in which the actor's does not count
+    return Trainable(adamw(config.actor, updates - warmup), adamw(config.critic, updates))
 
 
-def minibatches(key: Key[Array, ""], rows: int, config: PPOHyperparameters) -> Int[Array, "U M"]:
-    """Each epoch's rows in a fresh order, cut into minibatches."""
-    keys = jax.random.split(key, config.epochs)
-    rows_ExB = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
-    return rows_ExB.reshape(config.updates, -1)
+def minibatches(
+    key: Key[Array, ""], lengths_N: Int[Array, "N"], config: PPOHyperparameters
+) -> Int[Array, "U M"]:
+    """Each epoch's rows in a fresh order, cut into minibatches.
+
+    Sorted by length, it is the minibatches that come in a fresh order.
+    """
+    N, keys = lengths_N.shape[0], jax.random.split(key, config.epochs)
+    rows_ExN = jax.vmap(lambda key: jax.random.permutation(key, N))(keys)
+    if config.sort_by_length:
+        shape = config.epochs, config.minibatches, -1
+        rows_ExN = jnp.take_along_axis(rows_ExN, jnp.argsort(lengths_N[rows_ExN], axis=1), axis=1)
+        rows_ExN = jax.vmap(jax.random.permutation)(keys, rows_ExN.reshape(shape))
+    return rows_ExN.reshape(config.updates, -1)

@@ -26,10 +26,13 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """Shows how far `label` is, how long it will take yet, and its newest figures."""
+def progress(label: str, total: int, done: int = 0, *, told: bool = True) -> Iterator[Bar]:
+    """Shows how far `label` is, how long it will take yet, and its newest figures.
+
+    `told`: lines at its start and end, which stay.
+    """
     resumed = f" (from {done} of {total})" if done else ""
-    if not console.is_terminal:
+    if told and not console.is_terminal:
         console.print(f"{label}: {total}{resumed}", highlight=False)
     start = time.monotonic()
     columns = (
@@ -38,7 +41,8 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Bar]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
         yield Bar(bars, label, total, done)
-    console.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)
+    if told:
+        console.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)
 
 
 def shown(batches: Iterable[list[T]], label: str, total: int) -> Iterator[T]:

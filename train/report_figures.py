@@ -36,7 +36,7 @@ def figures(report: Report) -> dict[str, list[Panel]]:
         "wins": _some(_net(report, comparison) for comparison in COMPARISONS),
         "by_kl": _curve(report.ppo, "kl") if report.ppo else [],
         "by_iteration": _curve(report.ppo, "iteration") if report.ppo else [],
-        "ppo": _metrics(report.ppo.train, PPO_METRICS) if report.ppo else [],
+        "ppo": _metrics(report.ppo.train, PPO_METRICS, _alarms(report.ppo)) if report.ppo else [],
         "reward": _some(chain(_by_category(report.reward), _by_gap(report.reward))),
         "filler": _some([_filler(report)]),
         "lengths": _some(_lengths(report, mode) for mode in MODES),
@@ -93,13 +93,20 @@ def _curve(ppo: PPO, x: str) -> list[Panel]:
     best = max(truth, key=lambda pair: pair[0])[1] if truth else None
     against = {"kl": "KL to the reference, nats an answer", "iteration": "iteration"}[x]
 
+    named = _alarms(ppo) if x == "iteration" else []
+
     def series(key: str, label: str, colour: str, hollow: bool = False) -> Series:
         y = [getattr(point, key) for point in points]
         return Series(label=label, colour=colour, hollow=hollow, x=place, y=y)
 
     return _some(
         curves(
-            f"{title}, by {x if x == 'iteration' else 'KL'}", lines, x=against, marks=True, at=best
+            f"{title}, by {x if x == 'iteration' else 'KL'}",
+            lines,
+            x=against,
+            marks=True,
+            at=best,
+            named=named,
         )
         for title, lines in {
             "What is rewarded": [
@@ -112,7 +119,14 @@ def _curve(ppo: PPO, x: str) -> list[Panel]:
     )
 
 
-def _metrics(rows: Rows, panels: dict[str, dict[str, str]]) -> list[Panel]:
+def _alarms(ppo: PPO) -> list[tuple[float, str]]:
+    """Where each alarm rang, and its name in words."""
+    return [(float(alarm.iteration), alarm.alarm.replace("_", " ")) for alarm in ppo.alarms]
+
+
+def _metrics(
+    rows: Rows, panels: dict[str, dict[str, str]], named: list[tuple[float, str]] | None = None
+) -> list[Panel]:
     steps = [row.get("step", i) for i, row in enumerate(rows)]
     colours = ("ppo", "dpo")
     return _some(
@@ -129,6 +143,7 @@ def _metrics(rows: Rows, panels: dict[str, dict[str, str]]) -> list[Panel]:
                 for i, (metric, label) in enumerate(metrics.items())
             ],
             x="step",
+            named=named or (),
         )
         for title, metrics in panels.items()
     )

@@ -87,9 +87,12 @@ def curves(
     x: str,
     marks: bool = False,
     at: float | None = None,
+    named: Sequence[tuple[float, str]] = (),
     floor: float | None = None,
 ) -> Panel | None:
-    """Lines over a common axis; `at` marks one place on it, `floor` holds the y axis up."""
+    """Lines over a common axis; `at` marks one place on it, `named` more, each with its name;
+    `floor` holds the y axis up.
+    """
     series = [s for s in series if s.drawable]
     if not series:
         return None
@@ -108,6 +111,13 @@ def curves(
         )
     if at is not None:
         axes.axvline(at, color=COLOURS["muted"], linewidth=1, linestyle=(0, (1, 2)))
+    for place, name in named:
+        axes.axvline(place, color=COLOURS["ink"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(
+            place, 0.98, name, transform=axes.get_xaxis_transform(), rotation=90, fontsize=8,
+            color=COLOURS["ink"], horizontalalignment="right", verticalalignment="top",
+        )  # fmt: skip
+        told.append(f"{name} at {place:g}")
     if floor is not None:
         axes.set_ylim(bottom=floor)
     axes.set_xlabel(x)

@@ -138,8 +138,26 @@ class Evaluation(Block):
     truncated: Number = None
 
 
+class Alarm(Block):
+    iteration: int
+    alarm: str
+    message: str
+
+
+class Best(Block):
+    """The policy that a run kept."""
+
+    iteration: int
+    by: str
+    score: float
+    kl: float
+
+
 class PPO(Training):
     curve: list[Evaluation] = []
+    alarms: list[Alarm] = []
+    best: Best | None = None
+    reference_score: Number = None
 
 
 class SampleRow(Block):

@@ -6,33 +6,34 @@ Starting the same run again resumes it; starting another one in the same folder 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from glm_jax import configuration
+from glm_jax.configuration import to_dict
 from glm_jax.errors import InputError
 
 State = TypeVar("State")
 
 
-def begun(folder: str | Path, config: Any) -> bool:
+def begun(folder: str | Path, config: Any, may_differ: Sequence[str] = ()) -> bool:
     """Whether the folder holds a run of this configuration already.
 
-    Raises InputError when it belongs to another one, naming what differs, or is no run's.
+    Raises InputError when it belongs to another one, naming what differs, or is no run's. The keys
+    of `may_differ`, given by their paths, do not count.
     """
     folder = Path(folder)
     file = folder / "config.yaml"
     if file.exists():
-        saved = configuration.to_dict(configuration.load(type(config), file))
-        differences = _differences(saved, configuration.to_dict(config))
-        if differences:
+        differences = _differences(_saved(file, config), to_dict(config))
+        told = [text for key, text in sorted(differences.items()) if key not in may_differ]
+        if told:
             raise InputError(
-                f"{folder} belongs to another configuration: {'; '.join(differences[:5])}. "
+                f"{folder} belongs to another configuration: {'; '.join(told[:5])}. "
                 f"Choose another folder, or delete this one"
             )
         return True
@@ -41,24 +42,33 @@ def begun(folder: str | Path, config: Any) -> bool:
     return False
 
 
-def claim(folder: str | Path, config: Any) -> Path:
-    """Makes the folder of a run, its resolved configuration in it, once its input has been read."""
+def claim(folder: str | Path, config: Any, may_differ: Sequence[str] = ()) -> Path:
+    """Makes the folder of a run, its resolved configuration in it, once its input has been read.
+
+    A run that goes on with other values for keys of `may_differ` keeps the new ones.
+    """
     folder = Path(folder)
-    if not begun(folder, config):
+    file = folder / "config.yaml"
+    if not begun(folder, config, may_differ) or _saved(file, config) != to_dict(config):
         folder.mkdir(parents=True, exist_ok=True)
-        configuration.save(config, folder / "config.yaml")
+        configuration.save(config, file)
     return folder
 
 
-def _differences(saved: Mapping, given: Mapping, prefix: str = "") -> list[str]:
-    found = []
+def _saved(file: Path, config: Any) -> dict[str, Any]:
+    return to_dict(configuration.load(type(config), file))
+
+
+def _differences(saved: Mapping, given: Mapping, prefix: str = "") -> dict[str, str]:
+    """What differs, in words, by the paths of the keys."""
+    found = {}
     for key in saved.keys() | given.keys():
-        a, b = saved.get(key), given.get(key)
+        a, b, path = saved.get(key), given.get(key), f"{prefix}{key}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differences(a, b, f"{prefix}{key}.")
+            found |= _differences(a, b, f"{path}.")
         elif a != b:
-            found.append(f"{prefix}{key} is {a!r} there and {b!r} here")
-    return sorted(found)
+            found[path] = f"{path} is {a!r} there and {b!r} here"
+    return found
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -137,8 +147,3 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def plain(metrics: Mapping[str, Any]) -> dict[str, float | int]:
-    """Metrics as numbers, read from the device."""
-    return {name: np.asarray(value).item() for name, value in metrics.items()}

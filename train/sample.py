@@ -1,8 +1,9 @@
 """Sampling responses to a file of prompts: text, tokens, log-probabilities, finish reasons."""
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -75,10 +76,11 @@ def draw(
         drawn = _rollout(model, tokens_NxP[of], mask_NxP[of], key, rows, sampling=sampling)
         drawn = jax.tree.map(np.asarray, drawn)
         count = min(batch_size, total - first)
-        yield [_record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
+        yield [record(prompts[of[i]], int(rows[i] % n), drawn, i, tokenizer) for i in range(count)]
 
 
-def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:
+def record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) -> Sample:
+    """Row i of what was drawn, as the prompt's `number`-th sample."""
     length = int(drawn.mask[i].sum())
     tokens = drawn.tokens[i, :length].tolist()
     return Sample(
@@ -94,10 +96,15 @@ def _record(prompt: Prompt, number: int, drawn: Completions, i: int, tokenizer) 
     )
 
 
-def run(config: SampleConfig, label: str = "sampling") -> Path:
+def run(
+    config: SampleConfig,
+    label: str = "sampling",
+    score: Callable[[list[Sample]], np.ndarray] | None = None,
+) -> Path:
     """Writes the samples, going on where an earlier call with the same settings was cut off.
 
-    Until all are drawn they lie in OUTPUT.partial, whose settings are in OUTPUT.yaml.
+    Until all are drawn they lie in OUTPUT.partial, whose settings are in OUTPUT.yaml. `score` gives
+    the scores to write with a batch of samples.
     """
     output = Path(config.output)
     settings, partial_file = Path(f"{output}.yaml"), Path(f"{output}.partial")
@@ -110,6 +117,9 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
     elif output.exists():
         raise InputError(f"{output} exists already; delete it, or name another file")
     model, tokenizer = load_policy(config.model)
+    _, counts = prompt_arrays(prompts, tokenizer, config.max_prompt)
+    if cut := counts["all"]["truncated_prompt"]:
+        print(f"cut {cut} of {len(prompts)} prompts to {config.max_prompt} tokens, from the left")
     output.parent.mkdir(parents=True, exist_ok=True)
     configuration.save(config, settings)
     total, size = len(prompts) * config.n, config.batch_size
@@ -122,6 +132,9 @@ def run(config: SampleConfig, label: str = "sampling") -> Path:
     )  # fmt: skip
     with progress(label, total, done) as bar, open(partial_file, "a", encoding="utf-8") as file:
         for batch in batches:
+            if score is not None:
+                scored = zip(batch, score(batch), strict=True)
+                batch = [dataclasses.replace(s, score=float(value)) for s, value in scored]
             for sample in batch:
                 file.write(json.dumps(records.to_dict(sample), ensure_ascii=False) + "\n")
             file.flush()

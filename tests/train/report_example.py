@@ -204,6 +204,11 @@ def example(seed: int = 0) -> dict[str, Any]:
                 }
                 for i in range(0, 81, 8)
             ],
+            "alarms": [
+                {"iteration": 61, "alarm": "scores_apart", "message": "one rises, the other falls"}
+            ],
+            "best": {"iteration": 48, "by": "heldout_score", "score": 0.7, "kl": 1.3},
+            "reference_score": 0.12,
         },
         "samples": [
             {

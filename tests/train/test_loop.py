@@ -1,18 +1,20 @@
 """Runs that are killed, resumed, stopped, or refused."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax import configuration
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.sampling import Sampling
 from glm_jax.train import loop
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, ppo_step
-from glm_jax.train.run_folder import claim, read_rows
+from glm_jax.train.run_folder import begun, claim, read_rows
 from glm_jax.train.sft import SFTConfig
 
 
@@ -39,8 +41,8 @@ def train(folder, steps=8, *, run=1, kill=None, **arguments):
             raise Killed
         return np.float32(i + run / 10)
 
-    arguments = {"label": "test", "checkpoint_every": 3} | arguments
-    return loop.train(folder, zero(), mix, batch_at, steps, **arguments)
+    arguments = {"label": "test", "checkpoint_every": 3, "step": mix} | arguments
+    return loop.train(folder, zero(), arguments.pop("step"), batch_at, steps, **arguments)
 
 
 def test_a_killed_run_goes_on_where_its_checkpoint_is(tmp_path):
@@ -67,16 +69,79 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == list(range(8))
 
 
-def test_every_step_is_read_once_and_in_order(tmp_path):
-    before, after = [], []
+class Read:
+    """A number on the device, as far as the loop can tell: it says when it is read."""
+
+    def __init__(self, i, seen):
+        self.i, self.seen = i, seen
+
+    def __array__(self, dtype=None, copy=None):
+        self.seen.append(("read", self.i))
+        return np.asarray(self.i, dtype)
+
+
+def test_a_step_is_read_once_the_next_has_been_handed_over(tmp_path):
+    """Steps that are watched or saved after are read at once: the device waits then anyway."""
+    seen = []
+
+    def step(state, batch):
+        i = len([event for event in seen if event[0] == "step"])
+        seen.append(("step", i))
+        return state, {"loss": Read(i, seen)}, Read(i, seen)
+
+    def watch(i, state):
+        seen.append(("watch", i))
+
+    def after(i, metrics, outputs):
+        assert type(metrics["loss"]) is int and type(outputs[0]) is np.ndarray  # on the host
+        seen.append(("after", i))
+
+    loop.train(
+        tmp_path, zero(), step, lambda i: None, 7, label="test", checkpoint_every=4, watch=watch,
+        watch_every=6, after=after,
+    )  # fmt: skip
+    read = {i: [("read", i), ("read", i), ("after", i)] for i in range(7)}
+    assert seen == [
+        ("watch", 0), ("step", 0), ("step", 1), *read[0], ("step", 2), *read[1], ("step", 3),
+        *read[2], *read[3], ("step", 4), ("step", 5), *read[4], *read[5], ("watch", 6), ("step", 6),
+        *read[6], ("watch", 7),
+    ]  # fmt: skip
+
+
+def test_the_time_of_a_step_is_its_own(tmp_path):
+    """Not that of a slow look, nor of the steps before and behind it."""
+    free = 0.0  # when the device has done all that it was given
+
+    class Late:
+        def __init__(self, ready):
+            self.ready = ready
+
+        def __array__(self, dtype=None, copy=None):
+            time.sleep(max(0.0, self.ready - time.perf_counter()))
+            return np.asarray(0.0, dtype)
+
+    def step(state, batch):
+        nonlocal free
+        free = max(free, time.perf_counter()) + 0.1
+        return state, {"loss": Late(free)}
+
     train(
-        tmp_path,
-        5,
-        before=lambda i, state: before.append((i, int(state["count"]))),
-        after=lambda i, metrics, outputs: after.append((i, int(outputs[0]), metrics["batch"])),
-    )
-    assert before == [(i, i) for i in range(6)]  # the last with the final state
-    assert after == [(i, i + 1, pytest.approx(i + 0.1)) for i in range(5)]
+        tmp_path, 5, step=step, watch=lambda i, state: time.sleep(0.5), watch_every=2,
+        timing=lambda metrics, seconds: {"time/step": seconds},
+    )  # fmt: skip
+    times = [row["time/step"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert len(times) == 5 and all(0.05 < seconds < 0.4 for seconds in times), times
+
+
+@pytest.mark.parametrize("at", [4, 5])  # 5 is read at once, since a checkpoint follows
+def test_no_line_is_written_twice_when_a_run_stops(tmp_path, at):
+    def stop(i, metrics, outputs):
+        if i == at:
+            raise RunStopped("enough")
+
+    with pytest.raises(RunStopped):
+        train(tmp_path, after=stop)
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == list(range(6))
 
 
 def test_a_stopped_run_keeps_its_state_and_the_line_that_says_why(tmp_path):
@@ -100,6 +165,13 @@ def test_a_finished_run_keeps_no_checkpoint(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_run_whose_last_state_is_kept_goes_on_further(tmp_path):
+    train(tmp_path, 4, keep_last=True)
+    assert loop.steps_done(tmp_path) == 4
+    state = train(tmp_path, 8)
+    assert state["sum"] == train(tmp_path / "whole", 8)["sum"]
+
+
 def test_ppo_resumes_bit_for_bit(tiny, tmp_path):
     """Weights, moments, the schedule's count, the key and the iteration all come back."""
     config = PPOHyperparameters(
@@ -114,7 +186,7 @@ def test_ppo_resumes_bit_for_bit(tiny, tmp_path):
         return PPOBatch(tokens, np.ones((4, 3), bool), rows, np.zeros(4, np.float32), None)
 
     def train(folder, steps, seed):
-        state = init(config, tiny(seed=seed), reference, reward_model, seed)
+        state = init(config, tiny(seed=seed), reference, reward_model, seed=seed)
         frozen = state.frozen
         return loop.train(
             folder, state.replace(frozen=None), lambda s, b: ppo_step(s, frozen, b), batch_at,
@@ -143,6 +215,12 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     for part in ("optimizer.learning_rate is 0.002 there and 0.5 here", "steps is 10 there and 11"):
         assert part in str(error.value)
     assert claim(folder, config) == folder  # the refused one left no trace
+    may_differ = ("steps", "optimizer.learning_rate")
+    assert begun(folder, other, may_differ)
+    claim(folder, other, may_differ)
+    assert configuration.load(SFTConfig, folder / "config.yaml") == other
+    with pytest.raises(InputError, match="seed is 0 there and 1 here"):
+        begun(folder, dataclasses.replace(other, seed=1), may_differ)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

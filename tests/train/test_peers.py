@@ -14,7 +14,14 @@ import pytest
 
 from glm_jax.data.batches import span_mask
 from glm_jax.train import losses
-from glm_jax.train.advantages import gae, token_kl, token_rewards, whiten
+from glm_jax.train.advantages import (
+    gae,
+    group_normalised,
+    leave_one_out,
+    token_kl,
+    token_rewards,
+    whiten,
+)  # fmt: skip
 from glm_jax.train.losses import masked
 from glm_jax.train.scoring import log_probs_of
 
@@ -132,6 +139,29 @@ def log_prob_case(i):
     return {"logp": log_probs_of(i["logits"] / i["temperature"], i["index"].astype(jnp.int32))}
 
 
+def by_group(function, rewards, groups, counted):
+    """The function's answers in the order given; the groups become rows, filled up with False."""
+    groups = np.asarray(groups)
+    out = np.zeros(len(groups), np.float32)
+    for group in np.unique(groups, axis=0):
+        rows = np.flatnonzero((groups == group).reshape(len(groups), -1).all(axis=1))
+        padding = (0, len(groups) - len(rows))
+        padded = np.pad(np.asarray(rewards)[rows], padding)[None]
+        inside = np.pad(np.asarray(counted)[rows] > 0, padding)[None]
+        found = function(jnp.asarray(padded), jnp.asarray(inside))
+        out[rows] = np.asarray(found)[0, : len(rows)]
+    return out
+
+
+def grpo_case(i):
+    return {"adv": by_group(group_normalised, i["rewards"], i["group"], np.ones(len(i["group"])))}
+
+
+def rloo_case(i):
+    own = by_group(leave_one_out, i["rewards"], i["prompts"], i["valid"])
+    return {"": np.asarray(i["rewards"]) - own}
+
+
 OURS = {
     "gae_raw": gae_case,
     "gae_raw_g0.99_l0.9": gae_case,
@@ -153,11 +183,12 @@ OURS = {
     "rm_dschat_tokenlevel": token_ranking_case,
     "dpo_sigmoid": dpo_case,
     "logprob_T0.7": log_prob_case,
+    "grpo_adv": grpo_case,
+    "rloo_baseline_hand": rloo_case,
     "entropy": lambda i: {"": losses.entropy(i["logits"])},
 }
 
 OTHER_DPO = "another loss than DPO's, which is the one that ChatGLM-RLHF trains"
-OTHER_ADVANTAGE = "an advantage without a critic; here a critic gives it"
 DPO_KINDS = (
     "ipo_sum", "hinge", "exo_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
     "discopop", "sigmoid_norm",
@@ -167,8 +198,6 @@ NOT_BUILT = {f"dpo_{kind}": OTHER_DPO for kind in DPO_KINDS} | {
     "finish reason is a flag of its own",
     "rm_metrics": "statistics of scores, no loss",
     "simpo_b0.1_g0.3": OTHER_DPO,
-    "grpo_adv": OTHER_ADVANTAGE,
-    "rloo_baseline_hand": OTHER_ADVANTAGE,
     "running_moments": "scores are not scaled by what earlier batches held: the reference answer's "
     "score is subtracted instead",
 }
@@ -220,6 +249,10 @@ APART = {
         [0.833145, 1.816646, 1.111838],
         [0.338694],
     ], GLOBAL),
+    ("rloo_baseline_hand", ""): (
+        [0.666667, 1.0, 3.0, 2.0, -0.666667, 0.5, 4.5, 2.666667],
+        "the baseline of an answer that does not count is the mean of the three that do, not "
+        "their sum over two"),
     ("kl_abs", ""): ([
         [-0.796836, 1.927297, 1.003942, 0.641885, -2.634926, -0.725967],
         [-0.200631, 1.16081, 1.115438, -2.690766, 3.597444, 2.807369],
@@ -234,7 +267,7 @@ APART = {
 
 def padded(rows):
     """Rows of any lengths as one array, with zeros behind them."""
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or not isinstance(rows[0], list):
         return np.float32(rows)
     out = np.zeros((len(rows), max(map(len, rows))), np.float32)
     for filled, row in zip(out, rows, strict=True):

@@ -13,11 +13,13 @@ from glm_jax.errors import InputError, RunStopped
 from glm_jax.sampling import Sampling
 from glm_jax.train import losses
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo import PPOConfig, guard
+from glm_jax.train.ppo_guards import check_skipped
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_step import PPOBatch, init, roll_out, step
+from glm_jax.train.ppo_rollout import roll_out
+from glm_jax.train.ppo_scores import PPOBatch
+from glm_jax.train.ppo_step import init, step
 from glm_jax.train.ppo_update import Learner, Rollout, Trainable, optimisers, update
-from glm_jax.train.scoring import token_logits
+from glm_jax.train.scoring import states_before
 
 B, P, R = 8, 3, 6
 BETA = 0.5
@@ -124,7 +126,7 @@ def minibatch(models, ratio, advantage, learned=True):
     """Answers whose ratio is the given one; all values were 0 and should be 1."""
     mask = jnp.asarray(span_mask(np.zeros(2, int), np.full(2, P + R), P + R))
     tokens = jnp.asarray(np.random.default_rng(1).integers(1, 20, (2, P + R), np.int32))
-    logits = token_logits(models[0], tokens, mask, R)
+    logits = models[0].outputs(states_before(models[0], tokens, mask, R))
     log_probs = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(log_probs, tokens[:, P:, None], axis=-1)[..., 0]
     response = jnp.full((2, R), learned)
@@ -160,7 +162,9 @@ def test_dual_clip_value_clip_and_entropy_in_the_update(models):
     mean = jnp.mean(losses.entropy(logits))
     assert flat["policy/entropy_avg"] == pytest.approx(float(mean), rel=1e-5)
     given, _ = minibatch(models, 5.0, -2.0)
-    after = losses.entropy(token_logits(learner.models.actor, given.tokens, given.mask, R))
+    actor = learner.models.actor
+    hidden = states_before(actor, given.tokens, given.mask, R)
+    after = losses.entropy(actor.outputs(hidden))
     assert jnp.mean(after) > mean and flat["policy/grad_norm"] > 0  # only the entropy moved it
 
 
@@ -173,10 +177,9 @@ def test_when_every_answer_is_left_out_nothing_is_learned_and_nothing_breaks(mod
 
 
 def test_too_many_skipped_updates_in_a_row_stop_the_run():
-    config = PPOConfig(max_skipped=2)
-    guard(config, 7, {"update/skipped_in_a_row": 2.0})
+    check_skipped(7, {"update/skipped_in_a_row": 2.0}, most=2)
     with pytest.raises(RunStopped, match="in 3 updates in a row"):
-        guard(config, 7, {"update/skipped_in_a_row": 3.0})
+        check_skipped(7, {"update/skipped_in_a_row": 3.0}, most=2)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,7 @@ def test_too_many_skipped_updates_in_a_row_stop_the_run():
         {"score_clip": 0.0},
         {"kl_target": -1.0},
         {"kl_target": 5.0, "kl_coefficient": 0.0},
+        {"kl_limit": 5.0, "kl_coefficient": 0.0},
         {"truncated": "drop"},
     ],
 )

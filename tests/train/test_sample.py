@@ -50,6 +50,14 @@ def test_what_is_written(folder: Path):
     assert not (folder / "whole.jsonl.partial").exists()
 
 
+def test_prompts_that_are_cut_are_counted(folder: Path, capsys):
+    """Prompts of 5 to 9 tokens; the last two are longer than 7."""
+    assert sample(folder, "all.jsonl", "--batch-size", "4") == 0
+    assert "cut" not in capsys.readouterr().out
+    assert sample(folder, "cut.jsonl", "--batch-size", "4", "--max-prompt", "7") == 0
+    assert "cut 2 of 5 prompts to 7 tokens, from the left" in capsys.readouterr().out
+
+
 def test_a_cut_off_call_goes_on(folder: Path):
     assert sample(folder, "again.jsonl", "--batch-size", "4") == 0
     text = (folder / "again.jsonl").read_text()

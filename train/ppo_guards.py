@@ -1,0 +1,84 @@
+"""What stops a PPO run: a broken program, numbers that are not finite, and limits that were set."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from glm_jax.configuration import configuration
+from glm_jax.errors import RunStopped
+
+FIRST_LOG_RATIO = 1e-4  # in float32; sampling and training then do the same arithmetic
+
+Metrics = Mapping[str, float]
+
+
+@configuration
+class GuardsConfig:
+    """Limits on an iteration's answers, off unless set; the run stops, its checkpoint saved."""
+
+    max_kl: PositiveFloat | None = None
+    "nats a response"
+    on_max_kl: Literal["stop", "adapt"] = "stop"
+    "adapt: the run goes on, and beta grows by half after each iteration above `max_kl`"
+    min_entropy: NonNegativeFloat | None = None
+    "nats a token"
+    max_length_ratio: PositiveFloat | None = None
+    "mean length against the SFT model's, which is that of the first iteration's answers"
+    max_truncated: Annotated[float, Field(ge=0, lt=1)] | None = None
+    "share of answers cut off at max_new_tokens"
+
+
+def check_program(i: int, metrics: Metrics) -> None:
+    """The run's self-check: before the first update the ratio of new to old must be 1.
+
+    Raises RunStopped with the likely cause.
+    """
+    if i == 0 and not metrics["val/first_log_ratio"] < FIRST_LOG_RATIO:
+        raise RunStopped(
+            f"before the first update the log-probabilities of sampling and training differ by "
+            f"{metrics['val/first_log_ratio']:.2g} ({FIRST_LOG_RATIO:g} allowed): look at "
+            f"temperature, positions and dtype"
+        )
+    wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if wrong:
+        raise RunStopped(f"iteration {i}: not finite: {', '.join(wrong)}")
+
+
+def check_skipped(i: int, metrics: Metrics, most: int) -> None:
+    """Raises RunStopped when more than `most` updates in a row were skipped."""
+    if metrics["update/skipped_in_a_row"] > most:
+        raise RunStopped(
+            f"iteration {i}: the loss or a gradient was not finite in "
+            f"{metrics['update/skipped_in_a_row']:.0f} updates in a row ({most} allowed): look at "
+            f"the learning rate"
+        )
+
+
+def guard(config: GuardsConfig, i: int, metrics: Metrics, sft_length: float) -> str | None:
+    """Raises RunStopped, naming the guard, when an iteration is past its limit.
+
+    Returns, in words, what a guard has done that lets the run go on.
+    `sft_length`: mean tokens of the SFT model's answers.
+    """
+    told = None
+    try:
+        _check(config, "max_kl", i, metrics["objective/kl"], "nats of KL a response")
+    except RunStopped as error:
+        if config.on_max_kl == "stop":
+            raise
+        told = f"{error}: beta grows from {metrics['objective/kl_coef']:.3g} by half"
+    _check(config, "min_entropy", i, metrics["objective/entropy"], "nats of entropy a token")
+    ratio = metrics["length"] / sft_length
+    _check(config, "max_length_ratio", i, ratio, "times the length of the SFT model's answers")
+    _check(config, "max_truncated", i, metrics["truncated"], "of the answers were cut off")
+    return told
+
+
+def _check(config: GuardsConfig, name: str, i: int, value: float, what: str) -> None:
+    limit = getattr(config, name)
+    if limit is None:
+        return
+    if value < limit if name.startswith("min") else value > limit:
+        raise RunStopped(f"guard {name}: iteration {i}: {value:.3g} {what}; the limit is {limit:g}")
