@@ -39,15 +39,15 @@ def iteration_flops(config: GLMConfig, prompt: int, lengths: np.ndarray, epochs:
     return generation + scoring + epochs * 3 * (2 * whole + head + value_head)
 
 
-def decoding_bytes(model: GLM, prompt: int, lengths: np.ndarray) -> float:
+def decoding_bytes(model: GLM, dtype: str, prompt: int, lengths: np.ndarray) -> float:
     """Read while all rows are decoded together: all weights but the embedding at each step, and
     each live row's keys and values. Reading the prompt, which gives the first token, is no step."""
-    config, itemsize = model.config, model.embedding[...].itemsize
-    weights = sum(w.nbytes for w in jax.tree.leaves(model)) - model.embedding[...].nbytes
+    config, itemsize = model.config, jnp.dtype(dtype).itemsize
+    weights = sum(w.size for w in jax.tree.leaves(model)) - model.embedding[...].size
     column = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     lengths = lengths.astype(float)
     columns = np.sum((lengths - 1) * (prompt + (prompt + lengths)) / 2)
-    return float(weights * (lengths.max() - 1) + itemsize * column * columns)
+    return float(itemsize * (weights * (lengths.max() - 1) + column * columns))
 
 
 def best_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -19,6 +20,8 @@ TINY = {
 @pytest.fixture
 def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
+    # a program is lowered with descriptions of its arguments in the state's place
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     from benchmarks import ppo, roofline
 
     return ppo, roofline
@@ -26,7 +29,10 @@ def benchmarks(monkeypatch):
 
 @pytest.mark.parametrize("eos_rate", ["0", "0.25"])
 def test_ppo(benchmarks, monkeypatch, capsys, eos_rate):
+    """Whole answers; and answers that end early, in proportion to which the work is done."""
     flags = [part for name, size in TINY.items() for part in (f"--{name}", str(size))]
+    if eos_rate != "0":
+        flags += ["--rollout-rows", "2", "--widths", "2", "--sort-by-length"]
     monkeypatch.setattr(sys, "argv", ["ppo", *flags, "--eos-rate", eos_rate, "--json"])
     benchmarks[0].main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
