@@ -24,12 +24,19 @@ from flax import nnx
 
 from benchmarks.roofline import decoding_bytes, iteration_flops, memory_bandwidth, product_rate
 from glm_jax.config import GLMConfig
-from glm_jax.decoding import rollout, row_keys
+from glm_jax.decoding import row_keys
 from glm_jax.model import GLM
+from glm_jax.refill import rollout_in_slots
 from glm_jax.sampling import Sampling
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_step import PPOBatch, PPOState, init, ppo_step, roll_out
+from glm_jax.train.ppo_rollout import roll_out
+from glm_jax.train.ppo_scores import PPOBatch
+from glm_jax.train.ppo_step import PPOState, init, ppo_step
+from glm_jax.train.scoring import in_dtype
+
+# of `PPOHyperparameters`, as they are there unless they are given
+SETTINGS = "rollout_rows", "refill", "scoring_rows", "update_rows", "widths", "log_prob_chunk"
 
 
 def options() -> argparse.Namespace:
@@ -44,18 +51,13 @@ def options() -> argparse.Namespace:
         "--eos-rate", type=float, default=0.0,
         help="chance that a token ends its answer; 0, the default: every answer is whole",
     )  # fmt: skip
+    for name in SETTINGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="as in PPO's settings")
+    parser.add_argument("--sort-by-length", action="store_true", default=None, help="likewise")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--product-size", type=int, default=2048, help="for the machine's rate")
     parser.add_argument("--json", action="store_true", help="one object on one line, last")
     return parser.parse_args()
-
-
-def actor(config: GLMConfig, eos_rate: float, dtype: str, seed: int) -> GLM:
-    """Random weights. With a rate the head is of zeros: every token is as likely as any other."""
-    model = GLM(config, nnx.Rngs(seed))
-    if eos_rate:
-        model.head.set_value(jnp.zeros_like(model.head[...]))
-    return jax.tree.map(lambda w: w.astype(dtype), model)
 
 
 def problem(o: argparse.Namespace) -> tuple[PPOState, PPOBatch]:
@@ -68,21 +70,24 @@ def problem(o: argparse.Namespace) -> tuple[PPOState, PPOBatch]:
     stop_ids = tuple(range(round(o.eos_rate * o.vocab)))
     # a rate so low that every iteration draws from the same distribution, and no constant 0
     still = OptimizerConfig(learning_rate=1e-12)
+    given = {name: getattr(o, name) for name in (*SETTINGS, "sort_by_length")}
     config = PPOHyperparameters(
-        sampling=Sampling(max_new_tokens=o.response, stop_ids=stop_ids),
+        sampling=Sampling(max_new_tokens=o.response, stop_ids=stop_ids), compute=o.dtype,
         batch_size=o.batch, minibatches=o.minibatches, epochs=o.epochs,
         supervised_coefficient=0.0, actor=still, critic=still,
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
-    models = [actor(architecture, o.eos_rate, o.dtype, seed) for seed in (0, 1)]
-    reward_model = jax.tree.map(
-        lambda w: w.astype(o.dtype), GLM(architecture, nnx.Rngs(2), "reward")
+    actor, reference, reward_model = (
+        GLM(architecture, nnx.Rngs(seed), head) for seed, head in enumerate(("lm", "lm", "reward"))
     )
+    if stop_ids:  # a head of zeros: every token is as likely as any other
+        actor.head.set_value(jnp.zeros_like(actor.head[...]))
     prompts = np.random.default_rng(0).integers(o.vocab, size=(o.batch, o.prompt), dtype=np.int32)
     batch = PPOBatch(
         prompts, np.ones_like(prompts, bool), np.arange(o.batch, dtype=np.int32),
         np.zeros(o.batch, np.float32), None,
     )  # fmt: skip
-    return init(config, *models, reward_model), jax.device_put(batch)
+    return init(config, actor, reference, reward_model), jax.device_put(batch)
 
 
 def seconds(call: Callable[[], object], iterations: int) -> list[float]:
@@ -102,14 +107,17 @@ def measure(o: argparse.Namespace) -> dict:
     config, frozen, key = state.config, state.frozen, jax.random.key(0)
     state = state.replace(frozen=None)
 
+    rows, refill = config.rollout_rows or o.batch, getattr(config, "refill", 0)
+
     @jax.jit
     def generate(model: GLM, batch: PPOBatch):
-        keys = row_keys(key, batch.rows)
-        return rollout(model, batch.prompts, batch.prompt_mask, keys, config.sampling)
+        prompts, keys = (batch.prompts, batch.prompt_mask), row_keys(key, batch.rows)
+        model = in_dtype(model, o.dtype)
+        return rollout_in_slots(model, *prompts, keys, config.sampling, rows, refill)
 
     generate_and_score = jax.jit(partial(roll_out, key=key, config=config))
     lengths = np.asarray(generate(state.trainable.actor, batch).lengths)
-    model_bytes = decoding_bytes(state.trainable.actor, frozen.reference.config, o.prompt, lengths)
+    model_bytes = decoding_bytes(state.trainable.actor, o.dtype, o.prompt, lengths)
     generation = seconds(lambda: generate(state.trainable.actor, batch), o.iterations)
     rolled_out = seconds(
         lambda: generate_and_score(

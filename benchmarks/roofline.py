@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config import GLMConfig
+from glm_jax.model import GLM
 
 
 def forward_flops(config: GLMConfig, start: np.ndarray, end: np.ndarray) -> float:
@@ -20,6 +21,7 @@ def forward_flops(config: GLMConfig, start: np.ndarray, end: np.ndarray) -> floa
     D, H, F = config.hidden_size, config.head_dim, config.intermediate_size
     N, G = config.num_attention_heads, config.num_key_value_heads
     weights = D * (N + 2 * G) * H + N * H * D + 3 * D * F
+    start, end = start.astype(float), end.astype(float)
     tokens, seen = np.sum(end - start), np.sum(end * (end + 1) - start * (start + 1)) / 2
     return config.num_hidden_layers * (2.0 * weights * tokens + 4.0 * N * H * seen)
 
@@ -27,7 +29,7 @@ def forward_flops(config: GLMConfig, start: np.ndarray, end: np.ndarray) -> floa
 def iteration_flops(config: GLMConfig, prompt: int, lengths: np.ndarray, epochs: int) -> float:
     """Of one generation, three scoring forwards (reference, reward, critic), and forward and
     backward of actor and critic in each epoch; `lengths`: tokens of each answer."""
-    D, V, answer_tokens = config.hidden_size, config.vocab_size, lengths.sum()
+    D, V, answer_tokens = config.hidden_size, config.vocab_size, float(lengths.sum())
     zeros = np.zeros_like(lengths)
     head, value_head = 2.0 * D * V * answer_tokens, 2.0 * D * answer_tokens
     # the last token drawn is read by no further step
@@ -37,15 +39,15 @@ def iteration_flops(config: GLMConfig, prompt: int, lengths: np.ndarray, epochs:
     return generation + scoring + epochs * 3 * (2 * whole + head + value_head)
 
 
-def decoding_bytes(model: object, config: GLMConfig, prompt: int, lengths: np.ndarray) -> float:
-    """Read while decoding: all weights but the embedding at each step, and each live row's keys and
-    values. The first token of an answer comes from reading the prompt, which counts as no step."""
-    weights = sum(w.nbytes for w in jax.tree.leaves(model))
-    weights -= config.vocab_size * config.hidden_size * jax.tree.leaves(model)[0].itemsize
-    row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    itemsize = jax.tree.leaves(model)[0].itemsize
-    columns = np.sum((lengths - 1) * (prompt + 1 + prompt + lengths - 1) / 2)
-    return float(weights * (lengths.max() - 1) + itemsize * row * columns)
+def decoding_bytes(model: GLM, dtype: str, prompt: int, lengths: np.ndarray) -> float:
+    """Read while all rows are decoded together: all weights but the embedding at each step, and
+    each live row's keys and values. Reading the prompt, which gives the first token, is no step."""
+    config, itemsize = model.config, jnp.dtype(dtype).itemsize
+    weights = sum(w.size for w in jax.tree.leaves(model)) - model.embedding[...].size
+    column = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    lengths = lengths.astype(float)
+    columns = np.sum((lengths - 1) * (prompt + (prompt + lengths)) / 2)
+    return float(itemsize * (weights * (lengths.max() - 1) + column * columns))
 
 
 def best_seconds(call: Callable[[], object], repeats: int) -> float:
@@ -69,18 +71,7 @@ def product_rate(dtype: str, size: int) -> float:
 
 
 def memory_bandwidth(dtype: str, size: int) -> float:
-    """Bytes a second at which weights stream through products with one row, `size` MiB in all.
-
-    The rows of a batch are no more work for memory; one row leaves the products nothing to
-    compute, so that the figure is of reading.
-    """
-    itemsize, side = jnp.dtype(dtype).itemsize, 2048
-    count = max(size * 2**20 // (itemsize * side * side), 1)
-    weights = jnp.ones((count, side, side), dtype)
-
-    @jax.jit
-    def stream(x, weights):
-        return jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
-
-    x = jnp.zeros((1, side), dtype)
-    return weights.nbytes / best_seconds(lambda: stream(x, weights), 4)
+    """Bytes a second at which `size` MiB are read: the best of sums over one and over all axes."""
+    x = jnp.ones((max(size * 2**20 // (2**11 * jnp.dtype(dtype).itemsize), 1), 2**11), dtype)
+    sums = jax.jit(jnp.sum), jax.jit(lambda x: jnp.sum(x, axis=1))
+    return x.nbytes / min(best_seconds(lambda total=total: total(x), 4) for total in sums)

@@ -66,14 +66,17 @@ class Block(nnx.Module):
         mask: Bool[Array, "B T S"],
         cache: Cache | None,
         layer: int | Int[Array, ""],
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        last: int | None = None,
+    ) -> tuple[Float[Array, "B O D"], Cache | None]:
+        """With `last`, only so many tokens at the end come out: all are attended to, and no more
+        is computed of the others than their keys and values."""
         eps = self.config.rms_norm_eps
         with jax.named_scope("attention"):
             y = rms_norm(x, self.attention_norm[...], eps)
-            y, cache = self._attention(y, angles, mask, cache, layer)
+            y, cache = self._attention(y, angles, mask, cache, layer, last or y.shape[1])
             if self.config.sandwich_norms:
                 y = rms_norm(y, self.attention_out_norm[...], eps)
-            x = x + y
+            x = x[:, -y.shape[1] :] + y
         with jax.named_scope("mlp"):
             y = rms_norm(x, self.mlp_norm[...], eps)
             y = self.experts(y) if hasattr(self, "experts") else self._mlp(y)
@@ -81,20 +84,24 @@ class Block(nnx.Module):
                 y = rms_norm(y, self.mlp_out_norm[...], eps)
             return x + y, cache
 
-    def _attention(self, x, angles, mask, cache, layer):
+    def _attention(self, x, angles, mask, cache, layer, last):
         config = self.config
-        q, k, v = (project(x, w[...]) for w in (self.q, self.k, self.v))
+        q, k, v = (
+            project(x[:, -last:], self.q[...]),
+            *(project(x, w[...]) for w in (self.k, self.v)),
+        )
         if config.attention_bias:
             biases = (b[...][None, None] for b in (self.q_bias, self.k_bias, self.v_bias))
             q, k, v = (z + b.astype(z.dtype) for z, b in zip((q, k, v), biases, strict=True))
         if config.use_qk_norm:
             q = rms_norm(q, self.q_norm[...], config.rms_norm_eps)
             k = rms_norm(k, self.k_norm[...], config.rms_norm_eps)
-        q, k = (rotate(z, *angles, config.interleaved_rotary) for z in (q, k))
+        late = [part[:, -last:] for part in angles]
+        q, k = (rotate(z, *at, config.interleaved_rotary) for z, at in ((q, late), (k, angles)))
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         if cache is not None:
             cache, k, v = remember(cache, layer, k, v)
-        y = attend(q, k, v, mask)
+        y = attend(q, k, v, mask[:, -last:])
         return project(y.reshape(*y.shape[:2], -1), self.o[...].reshape(-1, x.shape[-1])), cache
 
     def _mlp(self, x):

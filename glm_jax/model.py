@@ -63,10 +63,16 @@ class GLM(nnx.Module):
         return _call(self, *_checked(input_ids, attention_mask))
 
     def hidden(
-        self, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"]
-    ) -> Float[Array, "B T D"]:
-        """Final hidden states, normed. Pads (mask False) may lie anywhere and are never seen."""
-        return self._whole(tokens_BxT, mask_BxT)[0]
+        self,
+        tokens_BxT: Int[Array, "B T"],
+        mask_BxT: Bool[Array, "B T"],
+        last: int | None = None,
+    ) -> Float[Array, "B R D"]:
+        """Final hidden states, normed. Pads (mask False) may lie anywhere and are never seen.
+
+        `last`: only those of so many tokens at the end.
+        """
+        return self._whole(tokens_BxT, mask_BxT, last=last)[0]
 
     def hidden_states(
         self, input_ids: Tokens, attention_mask: Mask | None = None
@@ -117,17 +123,20 @@ class GLM(nnx.Module):
             k, v = (jnp.zeros((layers, *shape), dtype) for _ in range(2))
         return Cache(k, v, jnp.int32(0))
 
-    def _whole(self, tokens_BxT, mask_BxT, keep: bool = False):
-        x, _, states = self._run(tokens_BxT, positions(mask_BxT), causal(mask_BxT), keep=keep)
+    def _whole(self, tokens_BxT, mask_BxT, *, keep: bool = False, last: int | None = None):
+        mask_BxTxT = causal(mask_BxT)
+        x, _, states = self._run(
+            tokens_BxT, positions(mask_BxT), mask_BxTxT, None, keep=keep, last=last
+        )
         return x, states
 
-    def _run(self, tokens_BxT, positions_BxT, mask_BxTxS, cache: Cache | None = None, keep=False):
-        config = self.config
+    def _run(self, tokens_BxT, positions_BxT, mask_BxTxS, cache, *, keep=False, last=None):
+        config, last = self.config, last or tokens_BxT.shape[1]
         angles = rotary(positions_BxT, config.rotary_dim, config.rope_theta)
 
-        def layer(carry, inputs):
+        def layer(carry, inputs, last=None):
             block, index = inputs
-            x, cache = block(carry[0], angles, mask_BxTxS, carry[1], index)
+            x, cache = block(carry[0], angles, mask_BxTxS, carry[1], index, last)
             return (x, cache), x if keep else None
 
         # the cache rides in the carry: as scan inputs and outputs it would be copied every token
@@ -141,12 +150,13 @@ class GLM(nnx.Module):
                 states.append(kept)
             else:
                 for index, block in enumerate(_layers(blocks), start=first):
-                    carry, kept = layer(carry, (block, index))
+                    final = index == config.num_hidden_layers - 1
+                    carry, kept = layer(carry, (block, index), last if final else None)
                     states.append(kept[None] if keep else None)
             first += _depth(blocks)
         x, cache = carry
         states = jnp.concatenate(states) if keep else None
-        return rms_norm(x, self.norm[...], config.rms_norm_eps), cache, states
+        return rms_norm(x[:, -last:], self.norm[...], config.rms_norm_eps), cache, states
 
 
 def positions(mask_BxT: Bool[Array, "B T"]) -> Int[Array, "B T"]:

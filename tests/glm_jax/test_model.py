@@ -185,6 +185,18 @@ def test_pieces_through_the_cache_equal_the_whole(tiny, changes):
     np.testing.assert_allclose(x[mask], np.asarray(expected)[mask], atol=2e-5)
 
 
+@family
+def test_the_last_states_alone(tiny, changes, monkeypatch):
+    """Unrolled, where the last layer computes no others, and in a loop over the layers."""
+    model, tokens = tiny(**changes), jnp.asarray(draw_tokens(3, 14))
+    mask = jnp.arange(14)[None] >= jnp.array([[0], [3], [5]])
+    expected = jax.jit(GLM.hidden)(model, tokens, mask)[:, -5:]
+    for unrolled in (12, 0):
+        monkeypatch.setattr("glm_jax.model.UNROLLED", unrolled)
+        x = jax.jit(lambda m: m.hidden(tokens, mask, last=5))(model)
+        np.testing.assert_allclose(x, expected, atol=2e-5)
+
+
 def test_a_head_is_put_on_a_shared_trunk(tiny):
     """And a fresh head's scores have unit size, as a reward model's should at its start."""
     model = tiny(hidden_size=256)

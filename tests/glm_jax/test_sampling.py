@@ -41,7 +41,7 @@ def test_tokens_are_drawn_as_often_as_they_should_be(k, p):
     n, temperature = 20_000, 1.3
     logits = np.random.default_rng(1).normal(0, 2, (1, 30)).astype(np.float32)
     tokens, log_probs = jax.jit(draw, static_argnums=3)(
-        jnp.tile(logits, (n, 1)), jax.random.split(jax.random.key(0), n), jnp.int32(0),
+        jnp.tile(logits, (n, 1)), jax.random.split(jax.random.key(0), n), jnp.zeros(n, jnp.int32),
         Sampling(temperature=temperature, top_k=k, top_p=p),
     )  # fmt: skip
     probs = np.exp(jax.nn.log_softmax(reference(logits, temperature, k, p)[0].astype(np.float64)))
@@ -67,7 +67,7 @@ def test_ties_stay_together_and_one_token_always_stays():
 
 def test_no_work_is_done_that_was_not_asked_for():
     def program(**settings) -> str:
-        shapes = jnp.zeros((2, 9)), jax.random.split(jax.random.key(0), 2), jnp.int32(0)
+        shapes = jnp.zeros((2, 9)), jax.random.split(jax.random.key(0), 2), jnp.zeros(2, jnp.int32)
         return jax.jit(draw, static_argnums=3).lower(*shapes, Sampling(**settings)).as_text()
 
     noise = program().count("hlo.while")

@@ -1,0 +1,64 @@
+"""The benchmarks run, at sizes that say nothing, and count what they say they count."""
+
+import json
+import sys
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from glm_jax.config import GLMConfig
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "layers": 1, "d": 32, "heads": 4, "kv": 2, "ffn": 48, "vocab": 64, "batch": 4, "prompt": 3,
+    "response": 6, "minibatches": 2, "epochs": 1, "iterations": 1, "product-size": 16,
+}  # fmt: skip
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    # a program is lowered with descriptions of its arguments in the state's place
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    from benchmarks import ppo, roofline
+
+    return ppo, roofline
+
+
+@pytest.mark.parametrize("eos_rate", ["0", "0.25"])
+def test_ppo(benchmarks, monkeypatch, capsys, eos_rate):
+    """Whole answers; and answers that end early, in proportion to which the work is done."""
+    flags = [part for name, size in TINY.items() for part in (f"--{name}", str(size))]
+    if eos_rate != "0":
+        flags += ["--rollout-rows", "2", "--widths", "2", "--sort-by-length"]
+    monkeypatch.setattr(sys, "argv", ["ppo", *flags, "--eos-rate", eos_rate, "--json"])
+    benchmarks[0].main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    phases = found["seconds_by_phase"]
+    assert list(phases) == ["generation", "scoring", "update"]
+    assert sum(phases.values()) == pytest.approx(found["seconds_per_iteration"])
+    for name in ("response_tokens_per_second", "floor_fraction", "compile_seconds", "peak_bytes"):
+        assert found[name] > 0
+    assert (found["mean_response"] == 6) == (eos_rate == "0")
+
+
+def test_operations_of_an_iteration(benchmarks):
+    """Against a count of every product, token by token."""
+    config = GLMConfig(
+        vocab_size=11, hidden_size=8, intermediate_size=5, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=2,
+    )  # fmt: skip
+    prompt, lengths = 3, np.array([1, 4])
+    weights = 8 * (4 + 2 + 2) * 2 + 4 * 2 * 8 + 3 * 8 * 5
+
+    def forward(tokens):
+        return sum(3 * (2 * weights + 2 * 2 * 4 * 2 * (at + 1)) for at in range(tokens))
+
+    whole = sum(forward(prompt + n) for n in lengths)
+    generation = sum(forward(prompt + n - 1) for n in lengths)
+    head, value = 5 * 2 * 8 * 11, 5 * 2 * 8
+    expected = generation + head + 3 * whole + head + value + 2 * 2 * 8
+    expected += 2 * 3 * (2 * whole + head + value)
+    assert benchmarks[1].iteration_flops(config, prompt, lengths, epochs=2) == expected
