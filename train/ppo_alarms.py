@@ -49,7 +49,7 @@ class Alarms:
         self._last = deque[np.ndarray](maxlen=config.window)
         for row in read_rows(folder / "metrics.jsonl"):
             if row["step"] < start:
-                self._explained.append(row["val/explained_variance"])
+                self._explain(row)
         answers: dict[int, list[tuple[float, float]]] = {}
         for row in read_rows(folder / "completions.jsonl") if start else []:
             rewarded = row["score"] - row["reference_score"]
@@ -62,7 +62,7 @@ class Alarms:
     ) -> None:
         """Looks at an iteration: its scores less the reference scores, and its lengths."""
         config = self._config
-        self._explained.append(metrics["val/explained_variance"])
+        self._explain(metrics)
         self._remember(np.stack([rewarded_N, lengths_N], axis=1))
         kl = metrics["objective/kl"]
         if config.kl is not None and kl > config.kl:
@@ -76,7 +76,8 @@ class Alarms:
                     f"score and length correlate by {after:+.2f} over the last {config.window} "
                     f"iterations, by {before:+.2f} over the first",
                 )  # fmt: skip
-        if config.explained_variance is not None and i + 1 >= config.warmup + config.window:
+        late = i + 1 >= config.warmup + config.window
+        if config.explained_variance is not None and late and self._explained:
             mean, half = mean_interval(np.array(self._explained))
             if mean + half < config.explained_variance:
                 self._ring(
@@ -103,6 +104,11 @@ class Alarms:
 
     def close(self) -> None:
         self._log.close()
+
+    def _explain(self, metrics: Metrics) -> None:
+        explained = metrics.get("val/explained_variance")  # there is none without a critic
+        if explained is not None:
+            self._explained.append(explained)
 
     def _remember(self, answers_Nx2: np.ndarray) -> None:
         if len(self._first) < self._config.window:

@@ -79,23 +79,23 @@ def scores(
     temperature, chunk = config.sampling.temperature, config.log_prob_chunk
     recomputed = config.old == "recomputed"
 
-    def log_probs(actor: GLM, hidden_MxTxD, tokens_MxT):
-        hidden_MxRxD = hidden_MxTxD[:, P - 1 : -1]
-        return spoken(actor, hidden_MxRxD, tokens_MxT[:, P:], temperature, chunk).log_probs
+    def log_probs(actor: GLM, hidden_MxSxD, tokens_MxT):
+        return spoken(actor, hidden_MxSxD[:, :-1], tokens_MxT[:, P:], temperature, chunk).log_probs
 
     def some(rows) -> Scores:
-        hidden_MxTxD = frozen.reference.hidden(*rows)
-        reference_MxR = log_probs(frozen.reference, hidden_MxTxD, rows[0])
+        S = rows[0].shape[1] - P + 1  # states: after the prompt, and after each token of the answer
+        hidden_MxSxD = frozen.reference.hidden(*rows, S)
+        reference_MxR = log_probs(frozen.reference, hidden_MxSxD, rows[0])
         rewards_M = frozen.reward(*rows) if isinstance(frozen.reward, GLM) else None
         own_MxR = values_MxR = after_M = None
         if recomputed or config.share_trunk:
-            hidden_MxTxD = models.actor.hidden(*rows)
+            hidden_MxSxD = models.actor.hidden(*rows, S)
         if recomputed:
-            own_MxR = log_probs(models.actor, hidden_MxTxD, rows[0])
+            own_MxR = log_probs(models.actor, hidden_MxSxD, rows[0])
         if models.critic is not None:
             if not config.share_trunk:
-                hidden_MxTxD = models.critic.hidden(*rows)
-            values_MxS = models.critic.outputs(hidden_MxTxD[:, P - 1 :])[..., 0]
+                hidden_MxSxD = models.critic.hidden(*rows, S)
+            values_MxS = models.critic.outputs(hidden_MxSxD)[..., 0]
             values_MxR, after_M = values_MxS[:, :-1], values_MxS[:, -1]
         return Scores(rewards_M, reference_MxR, own_MxR, values_MxR, after_M)
 

@@ -26,7 +26,7 @@ def states_before(
     model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"], last: int
 ) -> Float[Array, "B R D"]:
     """The hidden states in which each of the `last` tokens was chosen."""
-    return model.hidden(tokens_BxT, mask_BxT)[:, -last - 1 : -1]
+    return model.hidden(tokens_BxT, mask_BxT, last + 1)[:, :-1]
 
 
 def spoken(

@@ -221,7 +221,7 @@ def test_a_reference_table_is_shared_and_refused_by_name(files, tmp_path, monkey
     (tmp_path / "prompts.jsonl").write_text("".join([*lines[1:], first]))
     for words, changes in {
         "another SFT model": {"model": str(tmp_path / "other")},
-        "another reward model": {"reward_model": str(files / "heldout")},
+        "another reward model or function": {"reward_model": str(files / "heldout")},
         "other prompts": {"prompts": str(tmp_path / "prompts.jsonl")},
         "other sampling settings": {"ppo__sampling": {"max_new_tokens": 5}},
     }.items():
