@@ -110,6 +110,11 @@ class PPOHyperparameters:
                 f"advantage {self.advantage} compares answers to one prompt: samples_per_prompt "
                 f"must be at least 2, got {self.samples_per_prompt}"
             )
+        if self.critic_warmup >= self.iterations:
+            raise InputError(
+                f"critic_warmup ({self.critic_warmup}) leaves none of the {self.iterations} "
+                f"iterations to the actor"
+            )
         if self.advantage != "gae":
             for name in ("share_trunk", "critic_warmup"):
                 if getattr(self, name):

@@ -218,6 +218,7 @@ def test_answers_that_were_cut_off_end_in_the_critics_value(tiny):
     [
         {"advantage": "rloo"},
         {"share_trunk": True, "advantage": "remax"},
+        {"critic_warmup": 20},
         {"critic_warmup": 1, "advantage": "remax"},
         {"truncated": "bootstrap", "advantage": "remax"},
         {"rollout_rows": 3, "advantage": "remax", "samples_per_prompt": 3},
