@@ -29,10 +29,10 @@ from glm_jax.model import GLM
 from glm_jax.refill import rollout_in_slots
 from glm_jax.sampling import Sampling
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_rollout import roll_out
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.ppo_step import PPOState, init, ppo_step
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.iteration import PPOState, init, ppo_step
+from glm_jax.train.ppo.rollout import roll_out
+from glm_jax.train.ppo.scores import PPOBatch
 from glm_jax.train.scoring import in_dtype
 
 # of `PPOHyperparameters`, as they are there unless they are given

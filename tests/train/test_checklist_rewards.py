@@ -14,8 +14,8 @@ from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.advantages import token_rewards
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
-from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, step
+from glm_jax.train.ppo.batch import ReferenceConfig, batches, reference_scores
+from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
 from glm_jax.train.run_folder import Checkpoints
 
 B, P, R = 8, 3, 6

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.decoding import STOP, rollout, row_keys
 from glm_jax.sampling import Sampling
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, step
+from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
 
 B, P, R = 8, 3, 6
 STILL = OptimizerConfig(learning_rate=0.0)

@@ -9,7 +9,7 @@ import pytest
 from glm_jax.sampling import Sampling
 from glm_jax.train import dpo, reward, sft
 from glm_jax.train.optimizer import OptimizerConfig, adamw
-from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, step
+from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
 from glm_jax.train.update import start
 
 B, P, R = 8, 3, 4

@@ -13,7 +13,7 @@ from glm_jax.errors import InputError, RunStopped
 from glm_jax.sampling import Sampling
 from glm_jax.train import loop
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, ppo_step
+from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, ppo_step
 from glm_jax.train.run_folder import begun, claim, read_rows
 from glm_jax.train.sft import SFTConfig
 

@@ -12,10 +12,10 @@ from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
 from glm_jax.train import micro_batches
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.ppo_step import init, step
-from glm_jax.train.ppo_update import minibatches
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.iteration import init, step
+from glm_jax.train.ppo.scores import PPOBatch
+from glm_jax.train.ppo.update import minibatches
 from glm_jax.train.sft import SFTBatch
 
 B, P, R = 8, 4, 12

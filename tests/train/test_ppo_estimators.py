@@ -13,10 +13,10 @@ from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
 from glm_jax.train.advantages import gae, group_normalised, leave_one_out
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_rollout import roll_out
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.ppo_step import init, step
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.iteration import init, step
+from glm_jax.train.ppo.rollout import roll_out
+from glm_jax.train.ppo.scores import PPOBatch
 
 B, K, P, R = 4, 3, 3, 6
 BETA = 0.5

@@ -12,11 +12,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from glm_jax.sampling import Sampling
 from glm_jax.train.losses import masked
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_rollout import roll_out
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.ppo_step import init, ppo_step, step
-from glm_jax.train.ppo_update import Trainable, _backward
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.iteration import init, ppo_step, step
+from glm_jax.train.ppo.rollout import roll_out
+from glm_jax.train.ppo.scores import PPOBatch
+from glm_jax.train.ppo.update import Trainable, _backward
 from glm_jax.train.scoring import token_log_probs
 
 B, P, R = 8, 3, 6

@@ -11,7 +11,7 @@ from glm_jax.data.batches import span_mask
 from glm_jax.decoding import LENGTH, STOP
 from glm_jax.sampling import Sampling
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.ppo_step import PPOBatch, PPOHyperparameters, init, step
+from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
 from glm_jax.train.sft import SFTBatch
 
 B, P, R = 8, 5, 6

@@ -10,9 +10,9 @@ import pytest
 from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.errors import RunStopped
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train.ppo_alarms import Alarms, AlarmsConfig, correlation_rise, paired_gain
-from glm_jax.train.ppo_guards import GuardsConfig, check_program, guard
-from glm_jax.train.ppo_watch import distinct, figures, keep_best
+from glm_jax.train.ppo.alarms import Alarms, AlarmsConfig, correlation_rise, paired_gain
+from glm_jax.train.ppo.guards import GuardsConfig, check_program, guard
+from glm_jax.train.ppo.watch import distinct, figures, keep_best
 
 METRICS = {
     "objective/kl": 2.0, "objective/kl_coef": 0.1, "objective/entropy": 1.5, "length": 30.0,

@@ -11,13 +11,13 @@ from glm_jax.data.records import Prompt
 from glm_jax.errors import RunStopped
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train.ppo_alarms import Alarms, AlarmsConfig
-from glm_jax.train.ppo_answers import keep_batch, write_completions
-from glm_jax.train.ppo_guards import GuardsConfig, check_program, check_skipped, guard
-from glm_jax.train.ppo_rollout import Scored
-from glm_jax.train.ppo_scores import PPOBatch
-from glm_jax.train.ppo_step import PPOState
-from glm_jax.train.ppo_watch import Row, Watch, keep_best
+from glm_jax.train.ppo.alarms import Alarms, AlarmsConfig
+from glm_jax.train.ppo.completions import keep_batch, write_completions
+from glm_jax.train.ppo.guards import GuardsConfig, check_program, check_skipped, guard
+from glm_jax.train.ppo.iteration import PPOState
+from glm_jax.train.ppo.rollout import Scored
+from glm_jax.train.ppo.scores import PPOBatch
+from glm_jax.train.ppo.watch import Row, Watch, keep_best
 from glm_jax.train.progress import console
 from glm_jax.train.run_folder import JsonLines, read_rows
 from glm_jax.train.trackers import Log

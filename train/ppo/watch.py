@@ -30,7 +30,7 @@ from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample
-from glm_jax.train.ppo_scores import PPOBatch, Reward, rewards, texts
+from glm_jax.train.ppo.scores import PPOBatch, Reward, rewards, texts
 from glm_jax.train.progress import console, progress
 from glm_jax.train.run_folder import JsonLines, read_json, read_rows, write_json
 from glm_jax.train.scoring import token_log_probs

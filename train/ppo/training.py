@@ -1,85 +1,31 @@
-"""PPO against a reward model, as in ChatGLM-RLHF (arXiv 2404.00934, section 3).
-
-The reward of a response is r(x, y) - r(x, y_ref) - beta KL: y_ref, the reference answer, is the
-SFT model's own, so that levels of the reward model which differ by prompt cancel.
-
-    state = init(config, actor, reference, reward_model)
-    batch_at, counts = batches(config, tokenizer, prompts, supervised)
-    state, metrics, completions = step(state, batch_at(0))    # one iteration, one launch
-    run(config)                                               # a whole run, in a folder
-"""
+"""A PPO run in a folder: models and prompts in, the aligned model out."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from jax.tree_util import Partial
-from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
-from glm_jax.configuration import configuration, required, to_dict
+from glm_jax.configuration import required, to_dict
 from glm_jax.data import records
 from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import loop, reference_table, reward_functions, trackers
+from glm_jax.train import loop, trackers
 from glm_jax.train.policy import load_policy
-from glm_jax.train.ppo_alarms import AlarmsConfig
-from glm_jax.train.ppo_batches import ReferenceConfig, batches, reference_scores
-from glm_jax.train.ppo_guards import GuardsConfig
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_observer import Callback, observing
-from glm_jax.train.ppo_rollout import Scored
-from glm_jax.train.ppo_scores import PPOBatch, Reward
-from glm_jax.train.ppo_step import PPOState, init, ppo_step, step
-from glm_jax.train.ppo_watch import EvalConfig, Judges, answers
+from glm_jax.train.ppo import reference_table, reward_functions
+from glm_jax.train.ppo.batch import batches, reference_scores
+from glm_jax.train.ppo.config import MAY_DIFFER, PPOConfig, check, check_room
+from glm_jax.train.ppo.iteration import init, ppo_step
+from glm_jax.train.ppo.observer import Callback, observing
+from glm_jax.train.ppo.scores import PPOBatch, Reward
+from glm_jax.train.ppo.watch import Judges, answers
 from glm_jax.train.progress import console
-from glm_jax.train.reward_functions import RewardFunctionConfig
 from glm_jax.train.run_folder import begun, claim, read_json, write_json
-from glm_jax.train.trackers import Tracker
-
-__all__ = [
-    "AlarmsConfig", "EvalConfig", "GuardsConfig", "PPOBatch", "PPOConfig", "PPOHyperparameters",
-    "PPOState", "ReferenceConfig", "Scored", "batches", "init", "reference_scores", "run", "step",
-]  # fmt: skip
-
-# What may differ when a run is started again: nothing of what was computed depends on it.
-MAY_DIFFER = "ppo.iterations", "checkpoint_every", "eval.every", "trackers"
-
-
-@configuration
-class PPOConfig:
-    run: str = ""
-    "the run's folder; the model comes to lie in its subfolder `model`"
-    model: str = ""
-    "folder of the SFT model: where the actor starts, and the reference of the KL"
-    reward_model: str = ""
-    "folder of the reward model; or"
-    reward_function: RewardFunctionConfig | None = None
-    "a function in its place"
-    prompts: str = ""
-    "file of prompts"
-    supervised: tuple[str, ...] = ()
-    "files of dialogues for the supervised term"
-    max_prompt: Annotated[int, Field(ge=4)] = 128
-    "tokens; longer prompts are cut from the left, and counted"
-    max_length: PositiveInt = 256
-    "tokens of a supervised dialogue"
-    ppo: PPOHyperparameters = PPOHyperparameters()
-    reference: ReferenceConfig = ReferenceConfig()
-    eval: EvalConfig = EvalConfig()
-    guards: GuardsConfig = GuardsConfig()
-    alarms: AlarmsConfig = AlarmsConfig()
-    max_skipped: NonNegativeInt = 8
-    "updates in a row that were skipped, since a loss or gradient was not finite: more stop the run"
-    trackers: tuple[Tracker, ...] = ("tensorboard",)
-    "where metrics go besides metrics.jsonl"
-    checkpoint_every: PositiveInt = 10
-    seed: NonNegativeInt = 0
 
 
 def run(config: PPOConfig, callback: Callback | None = None) -> Path:
@@ -94,9 +40,9 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     output = folder / "model"
     if begun(folder, config, MAY_DIFFER) and _finished(folder, config):
         return output
-    program = _check(config)
+    program = check(config)
     reference, tokenizer = load_policy(config.model)
-    _check_room(config, reference)
+    check_room(config, reference)
     rewards = _rewards(config, tokenizer)
     second = config.eval.reward_model and load_pretrained(config.eval.reward_model, "reward")
     prompts = records.read(config.prompts, Prompt)
@@ -166,36 +112,6 @@ def _finished(folder: Path, config: PPOConfig) -> bool:
     if ended is not None and not done and ended != config.ppo.iterations:
         raise InputError(f"{folder}: ended after {ended} iterations, and its checkpoint is gone")
     return ended == config.ppo.iterations
-
-
-def _check(config: PPOConfig) -> PPOHyperparameters:
-    """The program's settings, once the configuration has been found sound."""
-    if config.ppo.supervised_coefficient and not config.supervised:
-        raise InputError("ppo.supervised_coefficient needs `supervised`, files of dialogues")
-    if config.eval.reward_model and not config.eval.prompts:
-        raise InputError("eval.reward_model needs `eval.prompts`, a file of held-out prompts")
-    if bool(config.reward_model) == (config.reward_function is not None):
-        raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
-    trackers.check(config.trackers)
-    expected = Tokenizer.load(config.model).fingerprint
-    for path in filter(None, (config.reward_model, config.eval.reward_model)):
-        if Tokenizer.load(path).fingerprint != expected:
-            raise InputError(f"{path} has another tokenizer than {config.model}")
-    if config.guards.on_max_kl == "adapt" and config.guards.max_kl is not None:
-        return dataclasses.replace(config.ppo, kl_limit=config.guards.max_kl)
-    return config.ppo
-
-
-def _check_room(config: PPOConfig, model: GLM) -> None:
-    room = model.config.max_position_embeddings
-    wanted = {
-        "max_prompt + ppo.sampling.max_new_tokens":
-            config.max_prompt + config.ppo.sampling.max_new_tokens,
-        "max_length": config.max_length if config.ppo.supervised_coefficient else 0,
-    }  # fmt: skip
-    for name, tokens in wanted.items():
-        if tokens > room:
-            raise InputError(f"{name} ({tokens}) is beyond the {room} positions of {config.model}")
 
 
 def _rewards(config: PPOConfig, tokenizer: Tokenizer) -> Callable[[Sequence[Prompt]], GLM | Reward]:

@@ -9,8 +9,8 @@ import numpy as np
 from glm_jax.data.records import Prompt
 from glm_jax.decoding import FINISH_REASONS
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train.ppo_rollout import Scored
-from glm_jax.train.ppo_scores import PPOBatch
+from glm_jax.train.ppo.rollout import Scored
+from glm_jax.train.ppo.scores import PPOBatch
 from glm_jax.train.run_folder import JsonLines
 
 

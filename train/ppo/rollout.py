@@ -23,8 +23,8 @@ from glm_jax.train.advantages import (
     whiten,
 )  # fmt: skip
 from glm_jax.train.losses import masked
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_scores import (
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.scores import (
     Frozen,
     PPOBatch,
     Scores,
@@ -34,7 +34,7 @@ from glm_jax.train.ppo_scores import (
     texts,
     with_answers,
 )  # fmt: skip
-from glm_jax.train.ppo_update import Rollout, Trainable
+from glm_jax.train.ppo.update import Rollout, Trainable
 from glm_jax.train.scoring import in_dtype
 from glm_jax.train.update import Metrics
 

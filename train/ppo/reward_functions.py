@@ -22,7 +22,7 @@ from glm_jax.data.records import Prompt
 from glm_jax.decoding import Completions
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train.ppo_scores import PPOBatch, Reward
+from glm_jax.train.ppo.scores import PPOBatch, Reward
 
 TextReward = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 """`(prompts, responses) -> scores`, as many of each."""

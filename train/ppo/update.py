@@ -15,7 +15,7 @@ from glm_jax.model import GLM
 from glm_jax.train import micro_batches, sft
 from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
 from glm_jax.train.optimizer import adamw
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.scoring import in_dtype, spoken, states_before, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 from glm_jax.decoding import Completions
 from glm_jax.model import GLM
 from glm_jax.train import micro_batches
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_update import Trainable
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.update import Trainable
 from glm_jax.train.scoring import spoken
 from glm_jax.train.sft import SFTBatch
 

@@ -17,8 +17,8 @@ from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sft
-from glm_jax.train.ppo_hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo_scores import PPOBatch, Reward, rewards
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.scores import PPOBatch, Reward, rewards
 from glm_jax.train.progress import progress
 
 
