@@ -78,20 +78,34 @@ def guard(config: GuardsConfig, i: int, metrics: Metrics, sft_length: float) -> 
     """
     told = None
     try:
-        _check(config, "max_kl", i, metrics["objective/kl"], "nats of KL a response")
+        _check("max_kl", config.max_kl, i, metrics["objective/kl"], "nats of KL a response")
     except RunStopped as error:
         if config.on_max_kl == "stop":
             raise
         told = f"{error}: beta grows from {metrics['objective/kl_coef']:.3g} by half"
-    _check(config, "min_entropy", i, metrics["objective/entropy"], "nats of entropy a token")
+    _check(
+        "min_entropy",
+        config.min_entropy,
+        i,
+        metrics["objective/entropy"],
+        "nats of entropy a token",
+    )
     ratio = metrics["length"] / sft_length
-    _check(config, "max_length_ratio", i, ratio, "times the length of the SFT model's answers")
-    _check(config, "max_truncated", i, metrics["truncated"], "of the answers were cut off")
+    _check(
+        "max_length_ratio", config.max_length_ratio, i, ratio,
+        "times the length of the SFT model's answers",
+    )  # fmt: skip
+    _check(
+        "max_truncated",
+        config.max_truncated,
+        i,
+        metrics["truncated"],
+        "of the answers were cut off",
+    )
     return told
 
 
-def _check(config: GuardsConfig, name: str, i: int, value: float, what: str) -> None:
-    limit = getattr(config, name)
+def _check(name: str, limit: float | None, i: int, value: float, what: str) -> None:
     if limit is None:
         return
     if value < limit if name.startswith("min") else value > limit:
