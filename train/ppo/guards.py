@@ -83,25 +83,12 @@ def guard(config: GuardsConfig, i: int, metrics: Metrics, sft_length: float) -> 
         if config.on_max_kl == "stop":
             raise
         told = f"{error}: beta grows from {metrics['objective/kl_coef']:.3g} by half"
-    _check(
-        "min_entropy",
-        config.min_entropy,
-        i,
-        metrics["objective/entropy"],
-        "nats of entropy a token",
-    )
+    entropy, truncated = metrics["objective/entropy"], metrics["truncated"]
     ratio = metrics["length"] / sft_length
-    _check(
-        "max_length_ratio", config.max_length_ratio, i, ratio,
-        "times the length of the SFT model's answers",
-    )  # fmt: skip
-    _check(
-        "max_truncated",
-        config.max_truncated,
-        i,
-        metrics["truncated"],
-        "of the answers were cut off",
-    )
+    longer = "times the length of the SFT model's answers"
+    _check("min_entropy", config.min_entropy, i, entropy, "nats of entropy a token")
+    _check("max_length_ratio", config.max_length_ratio, i, ratio, longer)
+    _check("max_truncated", config.max_truncated, i, truncated, "of the answers were cut off")
     return told
 
 
