@@ -1,14 +1,16 @@
 """AdamW with a schedule and clipping, from optax."""
 
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
 from flax import nnx
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from glm_jax.configuration import configuration
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @configuration
@@ -17,11 +19,11 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     "after the warm-up: stay, or fall to zero at the last update"
     warmup_steps: NonNegativeInt = 0
-    beta1: float = 0.9
-    beta2: float = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: PositiveFloat | None = 1.0
     "gradients are scaled down to this global norm"
 
 

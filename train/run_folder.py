@@ -37,7 +37,8 @@ def begun(folder: str | Path, config: Any, may_differ: Sequence[str] = ()) -> bo
                 f"Choose another folder, or delete this one"
             )
         return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    others = (file for file in folder.glob("*") if not file.name.startswith("."))
+    if folder.exists() and (not folder.is_dir() or any(others)):
         raise InputError(f"{folder} is not empty and holds no config.yaml: not a run's folder")
     return False
 

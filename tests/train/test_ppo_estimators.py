@@ -67,6 +67,16 @@ def copied(tree):
     return jax.tree.map(np.array, tree)
 
 
+def test_a_prompt_that_stands_twice_in_a_batch_gets_two_answers(tiny):
+    """Its first place draws what it would draw alone."""
+    state, rows = start(tiny), np.array([3, 1, 3, 3], np.int32)
+    given = batch(rows=rows, prompts=np.full((B, P), 5, np.int32))
+    others = given._replace(rows=np.array([3, 1, 7, 8], np.int32))
+    (_, _, twice), (_, _, alone) = drawn(state, given), drawn(state, others)
+    assert len({tuple(row) for row in np.asarray(twice.log_probs).tolist()}) == B
+    np.testing.assert_array_equal(twice.tokens[:2], alone.tokens[:2])
+
+
 def test_groups_by_hand_and_answers_that_do_not_count():
     rewards = jnp.array([[1.0, 0.0, -3.0, 5.0], [2.0, 7.0, -1.0, 100.0]])
     counted = jnp.array([[True] * 4, [True, True, True, False]])
@@ -219,6 +229,8 @@ def test_answers_that_were_cut_off_end_in_the_critics_value(tiny):
         {"advantage": "rloo"},
         {"share_trunk": True, "advantage": "remax"},
         {"critic_warmup": 20},
+        {"whiten_rewards": True, "advantage": "remax"},
+        {"kl_horizon": 0.5, "kl_target": 1.0},
         {"critic_warmup": 1, "advantage": "remax"},
         {"truncated": "bootstrap", "advantage": "remax"},
         {"rollout_rows": 3, "advantage": "remax", "samples_per_prompt": 3},

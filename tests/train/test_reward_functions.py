@@ -18,6 +18,9 @@ def letters(prompts, responses):
 def tokens(batch, answers):
     return jnp.sum(answers.mask, axis=1).astype(jnp.float32)
 
+def column(batch, answers):
+    return jnp.sum(answers.mask, axis=1, keepdims=True)
+
 def short(prompts, responses):
     return [0.0]
 
@@ -64,10 +67,25 @@ def test_a_function_of_tokens_is_part_of_the_program(models, tmp_path):
         np.testing.assert_array_equal(completions.scores, completions.mask.sum(axis=1))
 
 
+def test_a_score_that_is_no_number_is_skipped_and_counted(models, tmp_path):
+    """One answer's score is NaN, once: its update is left out, and the run goes on."""
+    source = "calls = []\n\ndef once(prompts, responses):\n    calls.append(1)\n"
+    source += "    return [float('nan') if len(calls) == 5 and i == 0 else 1.0\n"
+    source += "            for i in range(len(responses))]\n"
+    (models / "once.py").write_text(source)
+    function = {"function": f"{models}/once.py:once"}
+    ppo.run(example(models, tmp_path / "run", reward_model="", reward_function=function,
+                    eval__prompts=None, eval__reward_model=None))  # fmt: skip
+    skipped = [row["update/skipped"] for row in logged(tmp_path / "run/metrics.jsonl")]
+    assert sum(skipped) == 1 and len(skipped) == 6
+
+
 def test_functions_that_are_none_or_return_too_little(models, tmp_path):
     for name, match in (("missing", "missing is no function"), ("number", "is no function")):
         with pytest.raises(InputError, match=match):
             ppo.run(configured(models, tmp_path / "run", name))
+    with pytest.raises(InputError, match=r"must return \[4\] scores"):
+        ppo.run(configured(models, tmp_path / "run", "column", "tokens"))
     config = configured(models, tmp_path / "run", "letters")
     for changes, match in (
         ({"reward_model": f"{models}/reward"}, "one source of rewards"),
@@ -75,11 +93,12 @@ def test_functions_that_are_none_or_return_too_little(models, tmp_path):
         ({"max_prompt": 2045}, "max_prompt .* is beyond the 2048 positions"),
         ({"ppo__minibatches": 3}, "minibatches"),
         ({"ppo__sampling__top_p": 0.9}, "top_p"),
+        ({"ppo__compute": "bfloat16", "ppo__old_log_probs": "sampled"}, "old_log_probs sampled"),
     ):
         with pytest.raises(InputError, match=match):
             of = {"function": config.reward_function.function}
             ppo.run(example(models, tmp_path / "run",
                             **({"reward_model": "", "reward_function": of} | changes)))  # fmt: skip
     assert not (tmp_path / "run").exists()
-    with pytest.raises(Exception, match="must return 4 scores"):
+    with pytest.raises(InputError, match="the reward function failed: it must return 4 scores"):
         ppo.run(configured(models, tmp_path / "other", "short"))

@@ -111,6 +111,7 @@ class Alarms:
             self._explained.append(explained)
 
     def _remember(self, answers_Nx2: np.ndarray) -> None:
+        answers_Nx2 = answers_Nx2[np.isfinite(answers_Nx2).all(axis=1)]
         if len(self._first) < self._config.window:
             self._first.append(answers_Nx2)
         self._last.append(answers_Nx2)

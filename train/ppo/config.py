@@ -50,7 +50,7 @@ class PPOConfig:
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     "where metrics go besides metrics.jsonl"
     checkpoint_every: PositiveInt = 10
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32 - 2)] = 0
 
 
 def check(config: PPOConfig) -> PPOHyperparameters:
@@ -61,6 +61,7 @@ def check(config: PPOConfig) -> PPOHyperparameters:
         raise InputError("eval.reward_model needs `eval.prompts`, a file of held-out prompts")
     if bool(config.reward_model) == (config.reward_function is not None):
         raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
+    _ = config.ppo.old  # raises where bfloat16 would take sampled log-probs
     trackers.check(config.trackers)
     expected = Tokenizer.load(config.model).fingerprint
     for path in filter(None, (config.reward_model, config.eval.reward_model)):
@@ -71,9 +72,13 @@ def check(config: PPOConfig) -> PPOHyperparameters:
     return config.ppo
 
 
-def check_room(config: PPOConfig, model: GLM) -> None:
-    """Raises InputError when prompts and answers are longer than the model's positions."""
+def check_room(config: PPOConfig, model: GLM, path: str, tokens: int) -> None:
+    """Raises InputError when a text is too long for a model, or its vocabulary of `tokens`."""
     room = model.config.max_position_embeddings
+    if tokens > model.config.vocab_size:
+        raise InputError(
+            f"{path}: {model.config.vocab_size} embeddings for a tokenizer of {tokens} tokens"
+        )
     wanted = {
         "max_prompt + ppo.sampling.max_new_tokens":
             config.max_prompt + config.ppo.sampling.max_new_tokens,
@@ -81,4 +86,4 @@ def check_room(config: PPOConfig, model: GLM) -> None:
     }  # fmt: skip
     for name, tokens in wanted.items():
         if tokens > room:
-            raise InputError(f"{name} ({tokens}) is beyond the {room} positions of {config.model}")
+            raise InputError(f"{name} ({tokens}) is beyond the {room} positions of {path}")

@@ -103,6 +103,11 @@ class PPOHyperparameters:
             )
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise InputError("kl_target: a kl_coefficient of 0 stays 0; start from more")
+        if self.kl_target is not None and 0.2 * self.rows >= self.kl_horizon:
+            raise InputError(
+                f"kl_horizon ({self.kl_horizon:g}) must be above a fifth of an iteration's "
+                f"{self.rows} answers: beta would fall to 0 or below in one"
+            )
         if self.kl_limit is not None and self.kl_coefficient == 0:
             raise InputError("kl_limit: a kl_coefficient of 0 stays 0; start from more")
         if self.advantage in ("grpo", "rloo") and self.samples_per_prompt < 2:
@@ -119,6 +124,8 @@ class PPOHyperparameters:
             for name in ("share_trunk", "critic_warmup"):
                 if getattr(self, name):
                     raise InputError(f"{name}: advantage {self.advantage} has no critic")
+            if self.advantage == "remax" and self.whiten_rewards:
+                raise InputError("whiten_rewards: advantage remax compares scores as they are")
             if self.truncated == "bootstrap":
                 raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
 

@@ -58,8 +58,7 @@ def init(
       seed: of all noise.
 
     Raises:
-      InputError: prompts and answers of the batches are checked by `step`; here, that the models
-        have the heads they should.
+      InputError: a model has another head than it should.
     """
     _check_heads(actor, reference, reward)
     if config.advantage != "gae":
@@ -83,7 +82,13 @@ def init(
 
 def step(state: PPOState, batch: PPOBatch) -> tuple[PPOState, Metrics, Scored]:
     """One iteration, in one launch. The given state's memory is written over: use the new one."""
-    frozen = state.frozen
+    config, frozen = state.config, state.frozen
+    if len(batch.rows) != config.batch_size:
+        raise InputError(
+            f"a batch must have batch_size ({config.batch_size}) prompts, got {len(batch.rows)}"
+        )
+    if config.supervised_coefficient and batch.supervised is None:
+        raise InputError("supervised_coefficient is not 0: the batch needs supervised data")
     state, metrics, completions = ppo_step(state.replace(frozen=None), frozen, batch)
     return state.replace(frozen=frozen), metrics, completions
 
@@ -104,7 +109,9 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
         minibatch = jax.tree.map(lambda x: x[rows], rollout)
         return update(learner, minibatch, supervised, config, actor_learns)
 
-    rows_UxM = minibatches(jax.random.fold_in(key, config.rows), rollout.lengths, config)
+    # apart from the keys of the rows, which are folded in by their numbers
+    order_key = jax.random.fold_in(key, 2**32 - 1)
+    rows_UxM = minibatches(order_key, rollout.lengths, config)
     learner, per_update = jax.lax.scan(
         each,
         Learner(state.trainable, state.optimiser, state.skipped),

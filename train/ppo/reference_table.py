@@ -44,7 +44,7 @@ def fingerprint(
 
     `reward`: the `weights_hash` of the reward model, or what else tells rewards apart.
     """
-    texts = [[prompt.id, prompt.prompt] for prompt in prompts]
+    texts = [[prompt.id, prompt.prompt, prompt.category, prompt.task] for prompt in prompts]
     settings = dataclasses.asdict(sampling) | {"samples": samples, "max_prompt": max_prompt}
     return {
         "sft_model": weights_hash(model),

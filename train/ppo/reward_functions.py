@@ -9,7 +9,8 @@ import hashlib
 import importlib
 import inspect
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ class RewardFunctionConfig:
     scores`, with a row of the batch for each answer"""
 
 
+_failures: list[Exception] = []  # of functions that the program called: it tells no one
+
+
 def load(config: RewardFunctionConfig) -> Callable[..., Any]:
     """The function that the configuration names. Raises InputError when there is none."""
     path, _, name = config.function.rpartition(":")
@@ -45,8 +49,9 @@ def load(config: RewardFunctionConfig) -> Callable[..., Any]:
             found = runpy.run_path(path).get(name)
         else:
             found = getattr(importlib.import_module(path), name, None)
-    except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"reward_function.function: {config.function}: {error}") from None
+    except Exception as error:  # whatever the user's file raises
+        kind = type(error).__name__
+        raise InputError(f"reward_function.function: {config.function}: {kind}: {error}") from None
     if not callable(found):
         raise InputError(
             f"reward_function.function: {config.function} is no function; write "
@@ -55,19 +60,53 @@ def load(config: RewardFunctionConfig) -> Callable[..., Any]:
     return found
 
 
+def check(reward: Reward, batch: PPOBatch, max_new_tokens: int) -> None:
+    """Raises InputError unless the function gives each answer to a batch one score."""
+    N = len(batch.rows)
+    of = jax.ShapeDtypeStruct
+    shape = N, max_new_tokens
+    drawn = Completions(
+        of(shape, np.int32), of(shape, np.float32), of(shape, np.bool_), of((N,), np.int32)
+    )
+    try:
+        found = jax.eval_shape(reward, batch, drawn)
+    except Exception as error:  # whatever the user's function raises
+        raise InputError(f"the reward function: {type(error).__name__}: {error}") from None
+    if getattr(found, "shape", None) != (N,):
+        raise InputError(
+            f"the reward function must return [{N}] scores of {N} answers, got {found}"
+        )
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Raises what a function of texts raised inside a program as an InputError, in one line."""
+    _failures.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if not _failures:
+            raise
+        error = _failures[0]
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"the reward function failed: {kind}{error}") from None
+
+
 def fingerprint(config: RewardFunctionConfig) -> str:
     """Name and source of the function: what a table of reference scores was made with."""
     path, _, name = config.function.rpartition(":")
     function = load(config)
-    source = Path(path).read_text() if path.endswith(".py") else inspect.getsource(function)
+    try:
+        source = Path(path).read_text() if path.endswith(".py") else inspect.getsource(function)
+    except (OSError, TypeError):  # a function of an extension has none
+        source = path
     return f"{name} {hashlib.sha256(source.encode()).hexdigest()}"
 
 
 def of_texts(score: TextReward, tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> Reward:
     """The function as a part of programs whose batches' rows are places in `prompts`."""
 
-    def asked(*given: Any) -> np.ndarray:
-        rows_N, tokens_NxR, lengths_N = map(np.asarray, given)
+    def scored(rows_N, tokens_NxR, lengths_N) -> np.ndarray:
         texts = [
             tokenizer.decode_response(tokens[:length].tolist())
             for tokens, length in zip(tokens_NxR, lengths_N, strict=True)
@@ -75,10 +114,17 @@ def of_texts(score: TextReward, tokenizer: Tokenizer, prompts: Sequence[Prompt])
         scores_N = np.asarray(score([prompts[row] for row in rows_N], texts))
         if scores_N.shape != (len(texts),):
             raise InputError(
-                f"the reward function must return {len(texts)} scores, one for each response; got "
-                f"an array of shape {scores_N.shape}"
+                f"it must return {len(texts)} scores, one for each response; got an array of "
+                f"shape {scores_N.shape}"
             )
         return scores_N.astype(np.float32)
+
+    def asked(*given: Any) -> np.ndarray:
+        try:
+            return scored(*map(np.asarray, given))
+        except Exception as error:
+            _failures.append(error)
+            raise
 
     def reward(batch: PPOBatch, drawn: Completions) -> jax.Array:
         result = jax.ShapeDtypeStruct(drawn.finish.shape, np.float32)

@@ -64,8 +64,12 @@ def roll_out(
     models, frozen = in_dtype((models, frozen), config.compute_dtype)
     answered = with_answers(batch, K)
     numbers_N = answered.rows * K + jnp.tile(jnp.arange(K), batch.rows.shape[0])
+    # a prompt that stands twice in a batch, at the end of an epoch, gets other answers there
+    again_BxB = jnp.tril(batch.rows[:, None] == batch.rows[None], k=-1)
+    times_N = jnp.repeat(jnp.sum(again_BxB, axis=1), K)
     with jax.named_scope("generate"):
-        drawn = _draw(models.actor, answered, row_keys(key, numbers_N), config.sampling, config)
+        keys_N = _keys(key, numbers_N, times_N)
+        drawn = _draw(models.actor, answered, keys_N, config.sampling, config)
     with jax.named_scope("score"):
         said = scores(models, frozen, answered, drawn, config)
     relative_N = said.rewards - answered.reference_scores
@@ -116,6 +120,15 @@ def roll_out(
     )
     completions = Scored(drawn.tokens, old_NxR, drawn.mask, drawn.finish, said.rewards, kl_N)
     return rolled_out, metrics, completions
+
+
+def _keys(
+    key: Key[Array, ""], numbers_N: Int[Array, "N"], times_N: Int[Array, "N"]
+) -> Key[Array, "N"]:
+    """A key for each answer, from its number and how often its prompt stood there before."""
+    keys_N = row_keys(key, numbers_N)
+    others_N = jax.vmap(jax.random.fold_in)(keys_N, -1 - times_N)
+    return jnp.where(times_N > 0, others_N, keys_N)
 
 
 def _draw(

@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.configuration import required, to_dict
 from glm_jax.data import records
+from glm_jax.data.batches import prompt_arrays
 from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
@@ -28,12 +29,14 @@ from glm_jax.train.progress import console
 from glm_jax.train.run_folder import begun, claim, read_json, write_json
 
 
+@reward_functions.failures_told()
 def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     """Trains, or resumes training, and returns the folder of the model.
 
     `callback(iteration, metrics, completions)` is called once an iteration has been read.
     Raises RunStopped, the checkpoint saved, when the first iteration's ratio is not 1, a metric
-    is not finite, updates were skipped too often, or a guard stops the run.
+    is not finite, updates were skipped too often, or a guard stops the run; InputError for input
+    that will not do, and when a reward function fails.
     """
     required(config, "run", "model", "prompts")
     folder = Path(config.run)
@@ -42,9 +45,9 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         return output
     program = check(config)
     reference, tokenizer = load_policy(config.model)
-    check_room(config, reference)
+    check_room(config, reference, config.model, tokenizer.vocab_size)
     rewards = _rewards(config, tokenizer)
-    second = config.eval.reward_model and load_pretrained(config.eval.reward_model, "reward")
+    second = _judge(config, config.eval.reward_model, tokenizer)
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
     held_out = records.read(config.eval.prompts, Prompt) if config.eval.prompts else []
@@ -52,7 +55,11 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         program, tokenizer, prompts, supervised, max_prompt=config.max_prompt,
         max_length=config.max_length, seed=config.seed,
     )  # fmt: skip
+    if held_out:
+        counts["eval.prompts"] = prompt_arrays(held_out, tokenizer, config.max_prompt)[1]
     reward = rewards(prompts)
+    if not isinstance(reward, GLM):
+        reward_functions.check(reward, plain_batch_at(0), program.sampling.max_new_tokens)
     scores_N = _reference(config, reference, reward, tokenizer, prompts)
     write_json(folder / "counts.json", counts)
 
@@ -69,7 +76,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         return {"time/iteration": seconds, "time/response_tokens_per_second": tokens / seconds}
 
     answer = partial(
-        answers, reference=reference, judges=Judges(rewards(held_out), second or None),
+        answers, reference=reference, judges=Judges(rewards(held_out), second),
         tokenizer=tokenizer, prompts=held_out, sampling=program.sampling,
         max_prompt=config.max_prompt, batch_size=config.eval.batch_size, seed=config.seed + 2,
     )  # fmt: skip
@@ -116,13 +123,21 @@ def _finished(folder: Path, config: PPOConfig) -> bool:
 
 def _rewards(config: PPOConfig, tokenizer: Tokenizer) -> Callable[[Sequence[Prompt]], GLM | Reward]:
     """What gives the reward, of the answers to these prompts."""
-    if config.reward_function is None:
-        model = load_pretrained(config.reward_model, "reward")
+    model = _judge(config, config.reward_model, tokenizer)
+    if model is not None:
         return lambda prompts: model
     function = reward_functions.load(config.reward_function)
     if config.reward_function.of == "tokens":
         return lambda prompts: Partial(function)
     return lambda prompts: reward_functions.of_texts(function, tokenizer, prompts)
+
+
+def _judge(config: PPOConfig, path: str | None, tokenizer: Tokenizer) -> GLM | None:
+    if not path:
+        return None
+    model = load_pretrained(path, "reward")
+    check_room(config, model, path, tokenizer.vocab_size)
+    return model
 
 
 def _reference(
