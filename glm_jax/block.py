@@ -6,9 +6,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.config import GLMConfig
 from glm_jax.experts import Experts
-from glm_jax.layers import Cache, attend, project, remember, rms_norm, rotate
+from glm_jax.layers import Cache, attend, project, remember, rms_norm, rotate, turned
 from glm_jax.weights import Disk, Place, fan_in, ones, weight, zeros
 
+MLP = "gate", "up", "down"
 Angles = tuple[Float[Array, "B T R"], Float[Array, "B T R"]]
 
 
@@ -84,11 +85,18 @@ class Block(nnx.Module):
                 y = rms_norm(y, self.mlp_out_norm[...], eps)
             return x + y, cache
 
+    def turned(self) -> "Block":
+        """The same layer with the weights of its plain products turned."""
+        other = jax.tree.map(lambda w: w, self)
+        for name in ("q", "k", "v", "o", *(() if hasattr(self, "experts") else MLP)):
+            setattr(other, name, turned(getattr(self, name), inputs=2 if name == "o" else 1))
+        return other
+
     def _attention(self, x, angles, mask, cache, layer, last):
         config = self.config
         q, k, v = (
-            project(x[:, -last:], self.q[...]),
-            *(project(x, w[...]) for w in (self.k, self.v)),
+            project(x[:, -last:], self.q),
+            *(project(x, w) for w in (self.k, self.v)),
         )
         if config.attention_bias:
             biases = (b[...][None, None] for b in (self.q_bias, self.k_bias, self.v_bias))
@@ -98,15 +106,15 @@ class Block(nnx.Module):
             k = rms_norm(k, self.k_norm[...], config.rms_norm_eps)
         late = [part[:, -last:] for part in angles]
         q, k = (rotate(z, *at, config.interleaved_rotary) for z, at in ((q, late), (k, angles)))
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)
         if cache is not None:
             cache, k, v = remember(cache, layer, k, v)
         y = attend(q, k, v, mask[:, -last:])
-        return project(y.reshape(*y.shape[:2], -1), self.o[...].reshape(-1, x.shape[-1])), cache
+        return project(y, self.o, inputs=2), cache
 
     def _mlp(self, x):
-        y = jax.nn.silu(project(x, self.gate[...])) * project(x, self.up[...])
-        return project(y, self.down[...])
+        y = jax.nn.silu(project(x, self.gate)) * project(x, self.up)
+        return project(y, self.down)
 
 
 def _disk(

@@ -59,9 +59,9 @@ class Experts(nnx.Module):
         weights = weights_XxK.astype(x.dtype)[..., None]
         routed = jnp.sum(outputs_XKxD.reshape(-1, K, x.shape[-1]) * weights, axis=1)
 
-        shared = jax.nn.silu(project(tokens_XxD, self.shared_gate[...]))
-        shared = shared * project(tokens_XxD, self.shared_up[...])
-        return (routed + project(shared, self.shared_down[...])).reshape(x.shape)
+        shared = jax.nn.silu(project(tokens_XxD, self.shared_gate))
+        shared = shared * project(tokens_XxD, self.shared_up)
+        return (routed + project(shared, self.shared_down)).reshape(x.shape)
 
 
 def route(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from glm_jax.block import Block
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
-from glm_jax.layers import Cache, project, rms_norm, rotary
+from glm_jax.layers import Cache, project, rms_norm, rotary, turned
 from glm_jax.weights import Disk, Place, fan_in, normal, ones, weight
 
 # Stacks of at most so many layers are unrolled: in a loop, XLA for CPU copies the weights of each
@@ -83,7 +83,7 @@ class GLM(nnx.Module):
     def outputs(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
         """The head alone, in float32: O = V logits, or one score."""
         with jax.named_scope("head"):
-            return project(x, self.head[...]).astype(jnp.float32)
+            return project(x, self.head).astype(jnp.float32)
 
     def extend(
         self,
@@ -106,7 +106,8 @@ class GLM(nnx.Module):
         for name in ("dense_blocks", "blocks"):
             blocks = getattr(self, name)
             if blocks is not None and _depth(blocks) <= UNROLLED:
-                setattr(other, name, nnx.List(_layers(blocks)))
+                setattr(other, name, nnx.List([block.turned() for block in _layers(blocks)]))
+        other.head = turned(self.head)
         return other
 
     def empty_cache(self, batch: int, length: int) -> Cache:
@@ -115,12 +116,12 @@ class GLM(nnx.Module):
         A model that is `unstacked` has arrays of their own for each layer in it, too.
         """
         config, dtype = self.config, self.embedding[...].dtype
-        shape = batch, config.num_key_value_heads, length, config.head_dim
-        layers = config.num_hidden_layers
+        layers, heads = config.num_hidden_layers, (batch, config.num_key_value_heads)
+        k_shape, v_shape = (*heads, config.head_dim, length), (*heads, length, config.head_dim)
         if isinstance(self.blocks, nnx.List):
-            k, v = ([jnp.zeros(shape, dtype) for _ in range(layers)] for _ in range(2))
+            k, v = ([jnp.zeros(s, dtype) for _ in range(layers)] for s in (k_shape, v_shape))
         else:
-            k, v = (jnp.zeros((layers, *shape), dtype) for _ in range(2))
+            k, v = (jnp.zeros((layers, *s), dtype) for s in (k_shape, v_shape))
         return Cache(k, v, jnp.int32(0))
 
     def _whole(self, tokens_BxT, mask_BxT, *, keep: bool = False, last: int | None = None):

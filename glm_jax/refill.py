@@ -128,10 +128,12 @@ def _filled(slots: Decoding, new: Decoding, free_K: Int[Array, "K"]) -> Decoding
 def _prompts_put(cache: Cache, new: Cache, free_K: Int[Array, "K"], P: int) -> Cache:
     """The cache with K prompts' keys and values in the first P columns of the free slots."""
 
-    def put(old, new):
-        if old.ndim == 5:  # all layers in one array
-            return old.at[:, free_K, :, :P].set(new, mode="drop")
-        return old.at[free_K, :, :P].set(new, mode="drop")
+    def put(old, new, columns: int):
+        layers = (slice(None),) * (old.ndim - 4)  # when all are in one array
+        at = [*layers, free_K, *(slice(None),) * 3]
+        at[columns] = slice(P)
+        return old.at[tuple(at)].set(new, mode="drop")
 
-    k, v = jax.tree.map(put, (cache.k, cache.v), (new.k, new.v))
+    k = jax.tree.map(lambda old, new: put(old, new, -1), cache.k, new.k)
+    v = jax.tree.map(lambda old, new: put(old, new, -2), cache.v, new.v)
     return cache._replace(k=k, v=v)
