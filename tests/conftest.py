@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 CACHE = Path(__file__).parent.parent / ".cache"
@@ -23,3 +24,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 install_import_hook(
     "glm_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Each file's programs are dropped after it: a process may map only so much compiled code."""
+    yield
+    jax.clear_caches()
