@@ -96,7 +96,7 @@ def test_eight_devices_are_one(models):
 
 
 def test_in_bfloat16_the_old_log_probs_are_the_training_passes_own(tiny):
-    """Those of sampling are not: they are further off than the self-check allows."""
+    """Those of sampling are not."""
     wide = {"hidden_size": 128, "num_attention_heads": 4, "head_dim": 32, "num_hidden_layers": 4}
     actor, reference, reward = (tiny(head, **wide) for head in ("lm", "lm", "reward"))
     actor.head.set_value(actor.head[...] * 8.0)
@@ -105,7 +105,7 @@ def test_in_bfloat16_the_old_log_probs_are_the_training_passes_own(tiny):
     )
     assert config.old == "recomputed"
     state, metrics, _ = step(init(config, actor, reference, reward), batch())
-    assert metrics["val/first_log_ratio"] < 1e-5 and metrics["val/sampler_gap"] > 5e-4
+    assert metrics["val/first_log_ratio"] < 1e-6 and metrics["val/sampler_gap"] > 2e-5
     assert {x.dtype for x in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
     assert all(np.isfinite(value) for value in metrics.values())
 

@@ -15,6 +15,7 @@ from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop, ppo
+from glm_jax.train.ppo import training
 
 LOGS = "metrics.jsonl", "completions.jsonl", "evaluation.jsonl", "alarms.jsonl"
 
@@ -162,7 +163,7 @@ def test_a_guard_stops_the_run_with_its_state_saved(files, tmp_path):
 
 def test_outputs_are_read_at_one_place(files, tmp_path, monkeypatch):
     """Everything that a step gives for the host is read by `loop.train`, once."""
-    places, real = [], ppo.ppo_step
+    places, real = [], training.ppo_step
 
     class OnDevice:
         def __init__(self, value):
@@ -177,7 +178,7 @@ def test_outputs_are_read_at_one_place(files, tmp_path, monkeypatch):
         state, *outputs = real(*arguments)
         return state, *jax.tree.map(OnDevice, outputs)
 
-    monkeypatch.setattr(ppo, "ppo_step", step)
+    monkeypatch.setattr(training, "ppo_step", step)
     seen = []
     ppo.run(
         example(files, tmp_path / "run", ppo__iterations=2),
@@ -210,7 +211,7 @@ def test_a_reference_table_is_shared_and_refused_by_name(files, tmp_path, monkey
     def never(*arguments, **settings):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(ppo, "reference_scores", never)
+    monkeypatch.setattr(training, "reference_scores", never)
     ppo.run(example(files, tmp_path / "second", seed=1, **short))
     assert (tmp_path / "second/reference.json").read_text() == made
 
