@@ -107,7 +107,7 @@ def measure(o: argparse.Namespace) -> dict:
     config, frozen, key = state.config, state.frozen, jax.random.key(0)
     state = state.replace(frozen=None)
 
-    rows, refill = config.rollout_rows or o.batch, getattr(config, "refill", 0)
+    rows, refill = config.rollout_rows or o.batch, config.refill
 
     @jax.jit
     def generate(model: GLM, batch: PPOBatch):

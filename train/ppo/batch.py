@@ -59,8 +59,8 @@ def reference_scores(
         for first in range(0, total, batch_size):
             # the last batch is filled up, so that one shape is compiled
             numbers = np.minimum(np.arange(first, first + batch_size), total - 1)
-            scores.append(_scored(model, reward, at(numbers // n), key, numbers, sampling=sampling))
-            scores[-1] = np.asarray(scores[-1])
+            found = _scored(model, reward, at(numbers // n), key, numbers, sampling=sampling)
+            scores.append(np.asarray(found))
             bar.update(min(first + batch_size, total))
     return np.concatenate(scores)[:total].reshape(-1, n).mean(axis=1)
 

@@ -72,12 +72,12 @@ def check(config: PPOConfig) -> PPOHyperparameters:
     return config.ppo
 
 
-def check_room(config: PPOConfig, model: GLM, path: str, tokens: int) -> None:
-    """Raises InputError when a text is too long for a model, or its vocabulary of `tokens`."""
+def check_room(config: PPOConfig, model: GLM, path: str, vocabulary: int) -> None:
+    """Raises InputError when a text is too long for a model, or its vocabulary smaller than the tokenizer's."""
     room = model.config.max_position_embeddings
-    if tokens > model.config.vocab_size:
+    if vocabulary > model.config.vocab_size:
         raise InputError(
-            f"{path}: {model.config.vocab_size} embeddings for a tokenizer of {tokens} tokens"
+            f"{path}: {model.config.vocab_size} embeddings for a tokenizer of {vocabulary} tokens"
         )
     wanted = {
         "max_prompt + ppo.sampling.max_new_tokens":

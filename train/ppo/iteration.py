@@ -125,11 +125,11 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
     metrics["update/skipped"] = masked(jnp.ones_like(per_update["val/ratio"]), ~applied_U).sum
     metrics["update/skipped_in_a_row"] = learner.skipped.astype(jnp.float32)
     beta = state.kl_coefficient
+    kl = metrics["objective/kl"]
     if config.kl_target is not None:
-        kl = metrics["objective/kl"]
         beta = adapted(beta, kl, config.kl_target, config.kl_horizon, config.rows)
     if config.kl_limit is not None:
-        beta = jnp.where(metrics["objective/kl"] > config.kl_limit, KL_LIMIT_FACTOR * beta, beta)
+        beta = jnp.where(kl > config.kl_limit, KL_LIMIT_FACTOR * beta, beta)
     state = state.replace(
         trainable=learner.models,
         optimiser=learner.optimiser,
