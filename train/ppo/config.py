@@ -73,7 +73,7 @@ def check(config: PPOConfig) -> PPOHyperparameters:
 
 
 def check_room(config: PPOConfig, model: GLM, path: str, vocabulary: int) -> None:
-    """Raises InputError when a text is too long for a model, or its vocabulary smaller than the tokenizer's."""
+    """Raises InputError when a text, or the tokenizer's vocabulary, is too large for a model."""
     room = model.config.max_position_embeddings
     if vocabulary > model.config.vocab_size:
         raise InputError(
