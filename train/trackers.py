@@ -52,8 +52,12 @@ def opened(
 def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Log]:
     from tensorboardX import SummaryWriter
 
-    # TensorBoard drops what earlier files hold of `purge_step` and later ones
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start, flush_secs=1)
+    # TensorBoard drops what earlier files hold of `purge_step` and later ones; files are named by
+    # the second, and one of the same name would be written over
+    writer = SummaryWriter(
+        str(folder / "tensorboard"), purge_step=start, flush_secs=1,
+        filename_suffix=f".{start:08d}",
+    )  # fmt: skip
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

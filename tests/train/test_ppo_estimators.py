@@ -234,6 +234,10 @@ def test_answers_that_were_cut_off_end_in_the_critics_value(tiny):
         {"critic_warmup": 1, "advantage": "remax"},
         {"truncated": "bootstrap", "advantage": "remax"},
         {"rollout_rows": 3, "advantage": "remax", "samples_per_prompt": 3},
+        {"lam": 0.5, "advantage": "rloo", "samples_per_prompt": 2},
+        {"gamma": 0.9, "advantage": "grpo", "samples_per_prompt": 2},
+        {"value_clip": None, "advantage": "remax"},
+        {"refill": 2, "rollout_rows": B},
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_by_name(wrong):

@@ -43,12 +43,12 @@ def same(one: Path, other: Path) -> bool:
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:
-    """Scalars by name and step, as TensorBoard shows them: of the files in their order, a start of
-    a session takes back what stands at its step and behind it."""
+    """Scalars by name and step, as TensorBoard shows them: of the files by name, a start of a
+    session takes back what stands at its step and behind it."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     found: dict[str, dict[int, float]] = {}
-    for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns):
+    for file in sorted(folder.iterdir()):
         data, at = file.read_bytes(), 0
         while at < len(data):  # length, its checksum, the event, its checksum
             size = int.from_bytes(data[at : at + 8], "little")
@@ -142,6 +142,16 @@ def test_a_run_may_be_made_longer_and_nothing_else(files, whole, tmp_path):
             ppo.run(example(files, run, **{path: value}))
     with pytest.raises(InputError, match=r"ppo\.iterations is 5, but 6 are done"):
         ppo.run(example(files, run, ppo__iterations=5))
+
+
+def test_held_out_prompts_that_changed_are_refused(files, tmp_path):
+    run, watched = tmp_path / "run", tmp_path / "watched.jsonl"
+    lines = (files / "watched.jsonl").read_text().splitlines(keepends=True)
+    watched.write_text("".join(lines))
+    ppo.run(example(files, run, eval__prompts=str(watched), ppo__iterations=2))
+    watched.write_text("".join(reversed(lines)))
+    with pytest.raises(InputError, match=r"eval\.prompts: the file has changed"):
+        ppo.run(example(files, run, eval__prompts=str(watched), ppo__iterations=3))
 
 
 def test_the_kl_guard_turns_beta_up(whole):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glm_jax.checkpoint.pretrained import load_pretrained
-from glm_jax.errors import RunStopped
+from glm_jax.errors import InputError, RunStopped
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.ppo.alarms import Alarms, AlarmsConfig, correlation_rise, paired_gain
 from glm_jax.train.ppo.guards import GuardsConfig, check_program, guard
@@ -84,6 +84,8 @@ def test_an_adapting_guard_lets_the_run_go_on_and_the_others_still_stop_it():
     assert guard(config, 3, METRICS, 20.0).endswith("beta grows from 0.1 by half")
     with pytest.raises(RunStopped, match="max_truncated"):
         guard(config, 3, METRICS | {"truncated": 0.9}, 20.0)
+    with pytest.raises(InputError, match="max_kl"):
+        GuardsConfig(on_max_kl="adapt")
 
 
 @pytest.mark.parametrize(

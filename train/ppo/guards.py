@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from glm_jax.configuration import configuration
-from glm_jax.errors import RunStopped
+from glm_jax.errors import InputError, RunStopped
 
 # Most that |log ratio| may be before the first update: (the mean, the largest). In float32 sampling
 # and training do the same arithmetic; in bfloat16 the old log-probs are the training pass's own.
@@ -30,6 +30,10 @@ class GuardsConfig:
     "mean length against the SFT model's, which is that of the first iteration's answers"
     max_truncated: Annotated[float, Field(ge=0, lt=1)] | None = None
     "share of answers cut off at max_new_tokens"
+
+    def __post_init__(self):
+        if self.on_max_kl == "adapt" and self.max_kl is None:
+            raise InputError("on_max_kl: adapt needs `max_kl`, the nats above which beta grows")
 
 
 def check_program(i: int, metrics: Metrics, dtype: str | None) -> None:

@@ -13,6 +13,12 @@ from glm_jax.train.optimizer import OptimizerConfig
 
 Rows = PositiveInt | None
 
+# Settings that mean something to some estimators of the advantage alone.
+MEANT_FOR = {
+    "gamma": ("gae", "remax"), "lam": ("gae",), "value_clip": ("gae",),
+    "value_coefficient": ("gae",), "share_trunk": ("gae",), "critic_warmup": ("gae",),
+}  # fmt: skip
+
 
 @configuration
 class PPOHyperparameters:
@@ -120,14 +126,19 @@ class PPOHyperparameters:
                 f"critic_warmup ({self.critic_warmup}) leaves none of the {self.iterations} "
                 f"iterations to the actor"
             )
-        if self.advantage != "gae":
-            for name in ("share_trunk", "critic_warmup"):
-                if getattr(self, name):
-                    raise InputError(f"{name}: advantage {self.advantage} has no critic")
-            if self.advantage == "remax" and self.whiten_rewards:
-                raise InputError("whiten_rewards: advantage remax compares scores as they are")
-            if self.truncated == "bootstrap":
-                raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
+        self._check_estimator()
+
+    def _check_estimator(self) -> None:
+        for name, estimators in MEANT_FOR.items():
+            given = getattr(self, name) != getattr(type(self), name)
+            if given and self.advantage not in estimators:
+                raise InputError(
+                    f"{name} means nothing to advantage {self.advantage}; leave it out"
+                )
+        if self.advantage == "remax" and self.whiten_rewards:
+            raise InputError("whiten_rewards: advantage remax compares scores as they are")
+        if self.advantage != "gae" and self.truncated == "bootstrap":
+            raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
 
     def _check_sizes(self) -> None:
         rows = self.rows
@@ -138,6 +149,10 @@ class PPOHyperparameters:
         if self.refill > (self.rollout_rows or 0):
             raise InputError(
                 f"refill ({self.refill}) must be at most rollout_rows ({self.rollout_rows})"
+            )
+        if self.refill and self.rollout_rows >= drawn:
+            raise InputError(
+                f"refill: all {drawn} answers are drawn at once; it needs rollout_rows below that"
             )
         for name, whole in (
             *([] if self.refill else [("rollout_rows", drawn)]),

@@ -41,6 +41,7 @@ def observing(
     tokenizer: Tokenizer,
     batch_at: Callable[[int], PPOBatch],
     answer: Callable[[GLM], list[Row]],
+    held_out: Sequence[Prompt],
     *,
     guards: GuardsConfig,
     alarms: AlarmsConfig,
@@ -50,7 +51,7 @@ def observing(
 ) -> Iterator[Observer]:
     """Opens the files of a run, cut back to the steps before `start`.
 
-    `answer(actor)` answers the held-out prompts; `compute` is the dtype of the program.
+    `answer(actor)` answers the prompts `held_out`; `compute` is the dtype of the program.
     """
     lengths = (row["length"] for row in read_rows(folder / "metrics.jsonl") if start)
     sft_length = next(lengths, None)  # the first answers are the SFT model's
@@ -58,7 +59,7 @@ def observing(
     with ExitStack() as stack:
         log = stack.enter_context(closing(JsonLines(folder / "completions.jsonl", start)))
         alarm = stack.enter_context(closing(Alarms(folder, alarms, start)))
-        watch = stack.enter_context(closing(Watch(folder, start, answer)))
+        watch = stack.enter_context(closing(Watch(folder, start, answer, held_out)))
 
         def after(i: int, metrics: Mapping[str, float], outputs: Sequence[Scored]) -> None:
             nonlocal sft_length, kept

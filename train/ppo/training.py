@@ -83,8 +83,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     with (
         trackers.opened(config.trackers, folder, start, to_dict(config)) as track,
         observing(
-            folder, start, track, prompts, tokenizer, batch_at, answer, guards=config.guards,
-            alarms=config.alarms, max_skipped=config.max_skipped,
+            folder, start, track, prompts, tokenizer, batch_at, answer, held_out,
+            guards=config.guards, alarms=config.alarms, max_skipped=config.max_skipped,
             compute=program.compute_dtype, callback=callback,
         ) as observer,
     ):  # fmt: skip

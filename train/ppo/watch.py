@@ -26,6 +26,7 @@ from glm_jax.data import records
 from glm_jax.data.batches import prompt_arrays, span_mask
 from glm_jax.data.records import Prompt
 from glm_jax.decoding import Completions, rollout, row_keys
+from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
@@ -181,16 +182,30 @@ def distinct(answers: Iterable[Sequence[int]], n: int) -> float | None:
 class Watch:
     """The evaluations of a run in its folder, cut back on opening to those before `start`.
 
-    evaluation/<iteration>.jsonl holds the answers, evaluation.jsonl the figures.
+    evaluation/<iteration>.jsonl holds the answers, evaluation.jsonl the figures. Raises InputError
+    when those that are there answer other prompts.
     """
 
-    def __init__(self, folder: Path, start: int, answer: Callable[[GLM], list[Row]]):
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        answer: Callable[[GLM], list[Row]],
+        prompts: Sequence[Prompt],
+    ):
         """`answer(actor)` answers the held-out prompts."""
+        files = sorted((folder / "evaluation").glob("*.jsonl"))
+        if start and files:
+            asked = [row["prompt"] for row in read_rows(files[0]) if row["mode"] == "greedy"]
+            if asked != [prompt.prompt for prompt in prompts]:
+                raise InputError(
+                    f"eval.prompts: the file has changed; {files[0]} answers other prompts"
+                )
         self._folder, self._answer = folder, answer
         self.scores: dict[str, dict[int, np.ndarray]] = {name: {} for name in Judges._fields}
         self._sft_rows: list[Row] = []
         self._log = JsonLines(folder / "evaluation.jsonl", start)
-        for file in sorted((folder / "evaluation").glob("*.jsonl")):
+        for file in files:
             if int(file.stem) < start:
                 self._remember(int(file.stem), read_rows(file))
             else:
