@@ -79,7 +79,7 @@ def rollout(
     """
 
     # weights are cut out of their stacks once, not at every token
-    model = model.unstacked()
+    model = model.for_decoding()
     state = start(model, prompts_BxP, prompt_mask_BxP, keys_B, sampling)
     with jax.named_scope("decode"):
         state = jax.lax.while_loop(

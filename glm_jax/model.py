@@ -4,6 +4,7 @@ Dimensions in names: see `glm_jax.layers`. A model is a pytree of its weights: i
 `jax.jit`, `jax.grad` and optax as it is.
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -16,11 +17,22 @@ from glm_jax.block import Block
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
 from glm_jax.layers import Cache, project, rms_norm, rotary, turned
+from glm_jax.sharding import GENERATION, constrained, laid_out
 from glm_jax.weights import Disk, Place, fan_in, normal, ones, weight
 
 # Stacks of at most so many layers are unrolled: in a loop, XLA for CPU copies the weights of each
 # layer, and every activation that the backward pass needs.
 UNROLLED = 12
+
+CACHE_AXES = None, "rows", "kv_heads", None, None
+
+Remat = Literal["none", "full", "products"]
+# What the backward pass keeps of a layer: with `full` its input, with `products` also the results
+# of its matrix products but for attention's; the rest is computed again.
+POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 Head = Literal["lm", "reward", "value"]
 Tokens = Int[Array | np.ndarray, "B T"]
@@ -44,6 +56,7 @@ class GLM(nnx.Module):
         experts = config.num_hidden_layers - dense if config.n_routed_experts else 0
         self.config = config
         self.head_kind = head
+        self.remat: Remat = "none"
         self.embedding = weight(rngs, (V, D), ("vocab", "embed"), normal(1.0), embedding)
         # layers of one kind are one stack; those without experts come first
         self.dense_blocks = _stack(config, rngs, dense) if dense else None
@@ -97,12 +110,21 @@ class GLM(nnx.Module):
         x, cache, _ = self._run(tokens_BxT, positions_BxT, mask_BxTxS, cache)
         return x, cache._replace(column=cache.column + tokens_BxT.shape[1])
 
-    def unstacked(self) -> "GLM":
-        """The model with weights of their own for each layer, unless it has too many layers.
-
-        Made before a loop over tokens, it saves cutting them out of the stack at every token.
-        """
+    def rematerialised(self, remat: Remat) -> "GLM":
+        """The model with this policy for its backward pass (Chen et al., 2016)."""
         other = jax.tree.map(lambda w: w, self)
+        other.remat = remat
+        return other
+
+    def for_decoding(self) -> "GLM":
+        """The model as a loop over tokens reads it, made once before.
+
+        On a mesh, in the layout of generation. Without one, with weights of their own for each
+        layer, unless it has too many layers, which saves cutting them out at every token.
+        """
+        other = jax.tree.map(lambda w: w, laid_out(self, GENERATION))
+        if not jax.sharding.get_abstract_mesh().empty:
+            return other  # a weight that is turned after it was laid out is gathered at each token
         for name in ("dense_blocks", "blocks"):
             blocks = getattr(self, name)
             if blocks is not None and _depth(blocks) <= UNROLLED:
@@ -113,7 +135,7 @@ class GLM(nnx.Module):
     def empty_cache(self, batch: int, length: int) -> Cache:
         """A cache of `length` columns; made inside the jitted program, so that it is never copied.
 
-        A model that is `unstacked` has arrays of their own for each layer in it, too.
+        A model that is made `for_decoding` has arrays of their own for each layer in it, too.
         """
         config, dtype = self.config, self.embedding[...].dtype
         layers, heads = config.num_hidden_layers, (batch, config.num_key_value_heads)
@@ -122,6 +144,7 @@ class GLM(nnx.Module):
             k, v = ([jnp.zeros(s, dtype) for _ in range(layers)] for s in (k_shape, v_shape))
         else:
             k, v = (jnp.zeros((layers, *s), dtype) for s in (k_shape, v_shape))
+        k, v = jax.tree.map(lambda z: constrained(z, *CACHE_AXES[-z.ndim :]), (k, v))
         return Cache(k, v, jnp.int32(0))
 
     def _whole(self, tokens_BxT, mask_BxT, *, keep: bool = False, last: int | None = None):
@@ -135,24 +158,30 @@ class GLM(nnx.Module):
         config, last = self.config, last or tokens_BxT.shape[1]
         angles = rotary(positions_BxT, config.rotary_dim, config.rope_theta)
 
-        def layer(carry, inputs, last=None):
+        def layer(carry, inputs, *, last=None):
             block, index = inputs
             x, cache = block(carry[0], angles, mask_BxTxS, carry[1], index, last)
+            x = constrained(x, "rows", None, None)
             return (x, cache), x if keep else None
 
+        def one(last=None):
+            of = partial(layer, last=last)
+            return of if self.remat == "none" else jax.checkpoint(of, policy=POLICIES[self.remat])
+
         # the cache rides in the carry: as scan inputs and outputs it would be copied every token
-        carry, states, first = (self.embedding[...][tokens_BxT], cache), [], 0
+        x = constrained(self.embedding[...][tokens_BxT], "rows", None, None)
+        carry, states, first = (x, cache), [], 0
         for blocks in (self.dense_blocks, self.blocks):
             if blocks is None:
                 continue
             if _depth(blocks) > UNROLLED:
                 inputs = blocks, jnp.arange(first, first + _depth(blocks))
-                carry, kept = jax.lax.scan(layer, carry, inputs)
+                carry, kept = jax.lax.scan(one(), carry, inputs)
                 states.append(kept)
             else:
                 for index, block in enumerate(_layers(blocks), start=first):
                     final = index == config.num_hidden_layers - 1
-                    carry, kept = layer(carry, (block, index), last if final else None)
+                    carry, kept = one(last if final else None)(carry, (block, index))
                     states.append(kept[None] if keep else None)
             first += _depth(blocks)
         x, cache = carry

@@ -54,14 +54,14 @@ def rollout_in_slots(
     sets = jax.tree.map(
         lambda x: x.reshape(-1, slots, *x.shape[1:]), (prompts_BxP, prompt_mask_BxP, keys_B)
     )
-    model = model.unstacked()
+    model = model.for_decoding()
     drawn = jax.lax.map(lambda of: rollout(model, *of, sampling), sets)
     return jax.tree.map(lambda x: x.reshape(B, *x.shape[2:]), drawn)
 
 
 def _refilled(model, prompts_BxP, mask_BxP, keys_B, sampling, S: int, K: int) -> Completions:
     (B, P), R, pad = prompts_BxP.shape, sampling.max_new_tokens, model.config.pad_token_id
-    model = model.unstacked()
+    model = model.for_decoding()
 
     def busy(state: Refilling) -> Bool[Array, ""]:
         """Until the next prompts find K slots free; when none is left, until all is done."""

@@ -16,18 +16,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from glm_jax.checkpoint.pretrained import save_pretrained
+from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
 from glm_jax.data.records import Pair, Sample, read
+from glm_jax.mesh import MeshConfig, mesh_for, on_mesh
 from glm_jax.model import GLM
+from glm_jax.sharding import placed
 from glm_jax.train import loop
 from glm_jax.train.losses import dpo_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
-from glm_jax.train.scoring import token_log_probs
-from glm_jax.train.update import TrainState, start, update
+from glm_jax.train.scoring import in_dtype, token_log_probs
+from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
 
 
 @configuration
@@ -44,6 +46,8 @@ class DPOConfig:
     steps: PositiveInt = 60
     batch_size: PositiveInt = 64
     "pairs"
+    mesh: MeshConfig = MeshConfig()
+    memory: MemoryConfig = MemoryConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
     checkpoint_every: PositiveInt = 20
     seed: NonNegativeInt = 0
@@ -64,18 +68,25 @@ def response_log_probs(model: GLM, batch: DPOBatch) -> Float[Array, "B2"]:
     return jnp.sum(jnp.where(batch.response[:, 1:], log_probs, 0.0), axis=1)
 
 
-@partial(jax.jit, static_argnames=("optimiser", "beta"), donate_argnums=0)
-def step(state: TrainState, reference: GLM, batch: DPOBatch, *, optimiser, beta: float) -> tuple:
-    anchors = jnp.split(response_log_probs(reference, batch), 2)
+@partial(jax.jit, static_argnames=("optimiser", "beta", "memory"), donate_argnums=0)
+def step(
+    state: TrainState, reference: GLM, batch: DPOBatch, *, optimiser, beta: float,
+    memory: MemoryConfig = WHOLE_BATCH,
+) -> tuple:  # fmt: skip
+    reference = in_dtype(reference, memory.compute_dtype)
+    # the two of a pair stay together: [B, 2, T]
+    pairs = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]).swapaxes(0, 1), batch)
 
-    def mean_loss(model):
-        chosen_B, rejected_B = jnp.split(response_log_probs(model, batch), 2)
+    def summed(model: GLM, pairs: DPOBatch):
+        rows = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, x.shape[-1]), pairs)
+        anchors = jnp.split(response_log_probs(reference, rows), 2)
+        chosen_B, rejected_B = jnp.split(response_log_probs(model, rows), 2)
         margins_B = beta * ((chosen_B - anchors[0]) - (rejected_B - anchors[1]))
-        accuracy = jnp.mean(0.5 + 0.5 * jnp.sign(margins_B))
-        metrics = {"accuracy": accuracy, "margin": jnp.mean(margins_B)}
-        return jnp.mean(dpo_loss(chosen_B, rejected_B, *anchors, beta)), metrics
+        accuracy = jnp.sum(0.5 + 0.5 * jnp.sign(margins_B))
+        sums = {"accuracy": accuracy, "margin": jnp.sum(margins_B)}
+        return jnp.sum(dpo_loss(chosen_B, rejected_B, *anchors, beta)), sums
 
-    return update(state, mean_loss, optimiser)
+    return update(state, summed, pairs, float(len(pairs.tokens)), optimiser, memory)
 
 
 def batch_of(arrays: PairArrays, rows: np.ndarray) -> DPOBatch:
@@ -111,22 +122,32 @@ def run(config: DPOConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
-    reference, tokenizer = load_policy(config.model)
+    rows = config.memory.row_counts(config.batch_size)
+    mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
+    reference, tokenizer = load_policy(config.model, mesh=mesh)
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     n = len(arrays.rows_N)
     optimiser = adamw(config.optimizer, config.steps)
-    state = loop.train(
-        folder,
-        start(load_policy(config.model)[0], optimiser),
-        lambda state, batch: step(state, reference, batch, optimiser=optimiser, beta=config.beta),
-        lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
-        config.steps,
-        label="DPO",
-        checkpoint_every=config.checkpoint_every,
-    )
+    with on_mesh(mesh):
+        state = loop.train(
+            folder,
+            placed(start(load_policy(config.model, mesh=mesh)[0], optimiser), mesh),
+            lambda state, batch: step(
+                state,
+                reference,
+                batch,
+                optimiser=optimiser,
+                beta=config.beta,
+                memory=config.memory,
+            ),
+            lambda i: batch_of(arrays, order(config.seed, n, config.batch_size, i)),
+            config.steps,
+            label="DPO",
+            checkpoint_every=config.checkpoint_every,
+        )
     save_pretrained(state.model, output, tokenizer)
     loop.finish(folder)
     return output

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jax.sharding import Mesh
+
 from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
@@ -9,7 +11,11 @@ from glm_jax.text.tokenizer import Tokenizer
 
 
 def load_policy(
-    path: str, *, tokenizer: str = "", dtype: str | None = "float32"
+    path: str,
+    *,
+    tokenizer: str = "",
+    dtype: str | None = "float32",
+    mesh: Mesh | None = None,
 ) -> tuple[GLM, Tokenizer]:
     """The model of a folder and its tokenizer, or that of the folder `tokenizer`; the model ends a
     turn as the tokenizer's dialogue format does.
@@ -18,7 +24,7 @@ def load_policy(
     tokenizer are added. Raises InputError also when the tokenizer has more tokens than the model.
     """
     found = Tokenizer.load(tokenizer or path)
-    model = load_pretrained(path, "lm", dtype=dtype)
+    model = load_pretrained(path, "lm", dtype=dtype, mesh=mesh)
     if found.vocab_size > model.config.vocab_size:
         raise InputError(
             f"{path}: the tokenizer has {found.vocab_size} tokens, but the model only "

@@ -11,17 +11,19 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
+from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
 from glm_jax.data.records import Pair, read
+from glm_jax.mesh import MeshConfig, mesh_for, on_mesh
 from glm_jax.model import GLM, with_head
+from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import ranking_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.run_folder import begun, claim, write_json
-from glm_jax.train.update import TrainState, start, update
+from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
 
 
 @configuration
@@ -41,6 +43,8 @@ class RewardConfig:
     "pairs"
     l2: NonNegativeFloat = 0.01
     "weight of (r_w^2 + r_l^2) in the loss, which holds the level of the scores"
+    mesh: MeshConfig = MeshConfig()
+    memory: MemoryConfig = MemoryConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4)
     checkpoint_every: PositiveInt = 100
     seed: NonNegativeInt = 0
@@ -63,19 +67,22 @@ def pair_scores(model: GLM, batch: PairBatch) -> tuple[Float[Array, "B"], Float[
     return chosen_B, rejected_B
 
 
-@partial(jax.jit, static_argnames=("optimiser", "l2"), donate_argnums=0)
-def step(state: TrainState, batch: PairBatch, *, optimiser, l2: float) -> tuple:
-    def mean_loss(model):
-        chosen_B, rejected_B = pair_scores(model, batch)
+@partial(jax.jit, static_argnames=("optimiser", "l2", "memory"), donate_argnums=0)
+def step(
+    state: TrainState, batch: PairBatch, *, optimiser, l2: float,
+    memory: MemoryConfig = WHOLE_BATCH,
+) -> tuple:  # fmt: skip
+    def summed(model: GLM, pairs: PairBatch):
+        chosen_B, rejected_B = pair_scores(model, pairs)
         margins_B = chosen_B - rejected_B
-        metrics = {
-            "accuracy": jnp.mean(0.5 + 0.5 * jnp.sign(margins_B)),
-            "margin": jnp.mean(margins_B),
-            "score": jnp.mean(jnp.concatenate([chosen_B, rejected_B])),
+        sums = {
+            "accuracy": jnp.sum(0.5 + 0.5 * jnp.sign(margins_B)),
+            "margin": jnp.sum(margins_B),
+            "score": jnp.sum(0.5 * (chosen_B + rejected_B)),
         }
-        return jnp.mean(ranking_loss(chosen_B, rejected_B, l2)), metrics
+        return jnp.sum(ranking_loss(chosen_B, rejected_B, l2)), sums
 
-    return update(state, mean_loss, optimiser)
+    return update(state, summed, batch, float(len(batch.chosen)), optimiser, memory)
 
 
 def batch_of(arrays: PairArrays, rows: np.ndarray, widths: int = 1) -> PairBatch:
@@ -98,7 +105,10 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     if begun(config.run, config) and output.exists():
         return output
     tokenizer = Tokenizer.load(config.model)
-    model = with_head(load_pretrained(config.model), "reward", nnx.Rngs(config.seed))
+    rows = config.memory.row_counts(config.batch_size)
+    mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
+    model = load_pretrained(config.model, mesh=mesh)
+    model = with_head(model, "reward", nnx.Rngs(config.seed))
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)
@@ -112,15 +122,16 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
         rows = grouped_order(config.seed, lengths_N, config.batch_size, i)
         return batch_of(arrays, rows, config.widths)
 
-    state = loop.train(
-        folder,
-        start(model, optimiser),
-        partial(step, optimiser=optimiser, l2=config.l2),
-        batch_at,
-        steps,
-        label=label,
-        checkpoint_every=config.checkpoint_every,
-    )
+    with on_mesh(mesh):
+        state = loop.train(
+            folder,
+            placed(start(model, optimiser), mesh),
+            partial(step, optimiser=optimiser, l2=config.l2, memory=config.memory),
+            batch_at,
+            steps,
+            label=label,
+            checkpoint_every=config.checkpoint_every,
+        )
     save_pretrained(state.model, output, tokenizer)
     loop.finish(folder)
     return output

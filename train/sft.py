@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 from pydantic import NonNegativeInt, PositiveInt
 
-from glm_jax.checkpoint.pretrained import save_pretrained
+from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import SFTArrays, grouped_order, sft_arrays, span_mask, width
 from glm_jax.data.records import Dialogue, read
 from glm_jax.errors import InputError
+from glm_jax.mesh import MeshConfig, mesh_for, on_mesh
 from glm_jax.model import GLM
+from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import Total, next_token_loss
@@ -25,7 +29,7 @@ from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import token_log_probs
-from glm_jax.train.update import TrainState, start, update
+from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
 
 
 @configuration
@@ -46,6 +50,8 @@ class SFTConfig:
     "widths that batches are padded to; each is compiled once"
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 64
+    mesh: MeshConfig = MeshConfig()
+    memory: MemoryConfig = MemoryConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3)
     checkpoint_every: PositiveInt = 100
     seed: NonNegativeInt = 0
@@ -66,13 +72,17 @@ def loss(model: GLM, batch: SFTBatch) -> Total:
     return next_token_loss(log_probs_BxT, batch.loss_mask[:, 1:])
 
 
-@partial(jax.jit, static_argnames="optimiser", donate_argnums=0)
-def step(state: TrainState, batch: SFTBatch, *, optimiser) -> tuple:
-    def mean_loss(model):
-        total = loss(model, batch)
-        return total.mean, {"tokens": total.count}
+@partial(jax.jit, static_argnames=("optimiser", "memory"), donate_argnums=0)
+def step(
+    state: TrainState, batch: SFTBatch, *, optimiser, memory: MemoryConfig = WHOLE_BATCH
+) -> tuple:
+    tokens = jnp.sum(batch.loss_mask[:, 1:], dtype=jnp.float32)
 
-    return update(state, mean_loss, optimiser)
+    def summed(model: GLM, rows: SFTBatch):
+        return loss(model, rows).sum, {}
+
+    state, metrics = update(state, summed, batch, jnp.maximum(tokens, 1.0), optimiser, memory)
+    return state, metrics | {"tokens": tokens}
 
 
 def batch_of(arrays: SFTArrays, rows: np.ndarray, widths: int = 1) -> SFTBatch:
@@ -89,7 +99,7 @@ def run(config: SFTConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
-    model, tokenizer = _start(config)
+    model, tokenizer, mesh = _start(config)
     dialogues = [row for file in config.data for row in read(file, Dialogue)]
     arrays, counts = sft_arrays(dialogues, tokenizer, config.max_length)
     folder = claim(config.run, config)
@@ -100,23 +110,26 @@ def run(config: SFTConfig) -> Path:
         rows = grouped_order(config.seed, arrays.lengths_N, config.batch_size, i)
         return batch_of(arrays, rows, config.widths)
 
-    state = loop.train(
-        folder,
-        start(model, optimiser),
-        partial(step, optimiser=optimiser),
-        batch_at,
-        config.steps,
-        label="supervised fine-tuning",
-        checkpoint_every=config.checkpoint_every,
-    )
+    with on_mesh(mesh):
+        state = loop.train(
+            folder,
+            placed(start(model, optimiser), mesh),
+            partial(step, optimiser=optimiser, memory=config.memory),
+            batch_at,
+            config.steps,
+            label="supervised fine-tuning",
+            checkpoint_every=config.checkpoint_every,
+        )
     save_pretrained(state.model, output, tokenizer)
     loop.finish(folder)
     return output
 
 
-def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
+def _start(config: SFTConfig) -> tuple[GLM, Tokenizer, Mesh | None]:
+    rows = config.memory.row_counts(config.batch_size)
     if config.model:
-        return load_policy(config.model, tokenizer=config.tokenizer)
+        mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
+        return *load_policy(config.model, tokenizer=config.tokenizer, mesh=mesh), mesh
     if not config.tokenizer:
         raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
     tokenizer = Tokenizer.load(config.tokenizer)
@@ -126,4 +139,5 @@ def _start(config: SFTConfig) -> tuple[GLM, Tokenizer]:
         eos_token_id=tokenizer.stop_ids,
         pad_token_id=tokenizer.pad_id,
     )
-    return GLM(architecture, nnx.Rngs(config.seed)), tokenizer
+    mesh = mesh_for(config.mesh, [architecture], rows)
+    return GLM(architecture, nnx.Rngs(config.seed)), tokenizer, mesh

@@ -1,15 +1,58 @@
-"""One update of a model's weights."""
+"""One update of a model's weights, in as much memory as there is.
+
+Dims: B rows of a batch, M of a micro-batch.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from pydantic import PositiveInt
 
-from glm_jax.model import GLM
+from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
+from glm_jax.model import GLM, Remat
+from glm_jax.sharding import laid_out, rows_split
+from glm_jax.train.scoring import in_dtype
 
 Metrics = dict[str, Float[Array, ""]]
+Loss = Callable[[GLM, Any], tuple[Float[Array, ""], Metrics]]
+
+
+@configuration
+class MemoryConfig:
+    """How the forward and backward passes trade memory for time, and precision for both."""
+
+    compute: Literal["float32", "bfloat16"] | None = None
+    "dtype of both passes; None: float32 on a CPU, bfloat16 on accelerators"
+    remat: Remat = "none"
+    "what the backward pass computes again of each layer: none, full, or all but products"
+    rows: PositiveInt | None = None
+    "rows of a batch that go through the backward pass at a time; None: all"
+
+    @property
+    def compute_dtype(self) -> str:
+        return self.compute or default_compute()
+
+    def row_counts(self, batch_size: int) -> dict[str, int]:
+        """Rows that go through the model together, by the keys that say so.
+
+        Raises InputError unless micro-batches make up a batch.
+        """
+        if self.rows is not None and batch_size % self.rows:
+            raise InputError(f"memory.rows ({self.rows}) must divide batch_size ({batch_size})")
+        return {"batch_size": batch_size, "memory.rows": self.rows or batch_size}
+
+
+WHOLE_BATCH = MemoryConfig()
+
+
+def default_compute() -> str:
+    """The dtype of forward and backward passes where none is given."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 class TrainState(NamedTuple):
@@ -25,12 +68,41 @@ def start(model: GLM, optimiser: optax.GradientTransformation) -> TrainState:
 
 def update(
     state: TrainState,
-    loss: Callable[[GLM], tuple[Float[Array, ""], Metrics]],
+    loss: Loss,
+    batch: Any,
+    count: Float[Array, ""] | float,
     optimiser: optax.GradientTransformation,
+    memory: MemoryConfig,
 ) -> tuple[TrainState, Metrics]:
-    """The gradient of the loss, and the optimiser's step along it."""
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.model)
+    """The gradient of the mean loss, and the optimiser's step along it.
+
+    `loss(model, rows)` gives sums, of the loss and of metrics, over rows of the batch, of which
+    the means are taken over `count`: micro-batches change nothing.
+    """
+
+    def backward(rows: Any) -> tuple[GLM, Metrics]:
+        def part(model: GLM):
+            model = in_dtype(model, memory.compute_dtype).rematerialised(memory.remat)
+            value, sums = loss(model, rows_split(rows))
+            return value / count, sums
+
+        (value, sums), gradients = jax.value_and_grad(part, has_aux=True)(state.model)
+        return laid_out(gradients), {"loss": value} | {n: x / count for n, x in sums.items()}
+
+    B = jax.tree.leaves(batch)[0].shape[0]
+    M = memory.rows or B
+    if M == B:
+        gradients, metrics = backward(batch)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(-1, M, *x.shape[1:]), batch)
+        shapes = jax.eval_shape(backward, jax.tree.map(lambda x: x[0], parts))
+        zeros = laid_out(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+
+        def add(total, rows):
+            return jax.tree.map(jnp.add, total, backward(rows)), None
+
+        (gradients, metrics), _ = jax.lax.scan(add, zeros, parts)
     updates, moments = optimiser.update(gradients, state.optimiser, state.model)
-    norm = optax.tree.norm(gradients)
+    metrics |= {"grad_norm": optax.tree.norm(gradients)}
     model = optax.apply_updates(state.model, updates)
-    return TrainState(model, moments), {"loss": value, "grad_norm": norm, **metrics}
+    return laid_out(TrainState(model, moments)), metrics

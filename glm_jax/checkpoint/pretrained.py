@@ -27,6 +27,7 @@ from glm_jax.checkpoint.progress import byte_bar
 from glm_jax.checkpoint.safetensors_files import write_safetensors
 from glm_jax.checkpoint.stored_tensor import StoredTensor
 from glm_jax.checkpoint.tensor_files import stored_tensors
+from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
 from glm_jax.model import GLM, Head
 from glm_jax.sharding import weight_sharding
@@ -40,6 +41,11 @@ _SAID = 20  # tensors in a message
 _INV_FREQ = "transformer.rotary_pos_emb.inv_freq"
 
 log = logging.getLogger(__name__)
+
+
+def architecture_of(path: str | os.PathLike[str]) -> GLMConfig:
+    """Shape and arithmetic of the model in a folder, from its config.json alone."""
+    return read_config(_folder(path) / "config.json")[0]
 
 
 def load_pretrained(

@@ -15,6 +15,7 @@ from glm_jax.decoding import rollout, row_keys
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
+from glm_jax.sharding import replicated, rows_split
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sft
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
@@ -67,8 +68,9 @@ def reference_scores(
 
 @partial(jax.jit, static_argnames="sampling")
 def _scored(model, reward, batch, key, numbers_B, *, sampling: Sampling):
+    batch, numbers_B = rows_split((batch, numbers_B))
     rows = batch.prompts, batch.prompt_mask, row_keys(key, numbers_B)
-    return rewards(reward, batch, rollout(model, *rows, sampling))
+    return replicated(rewards(reward, batch, rollout(model, *rows, sampling)))
 
 
 def _prompt_batches(

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
+from glm_jax.mesh import MeshConfig
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import trackers
@@ -45,6 +46,7 @@ class PPOConfig:
     eval: EvalConfig = EvalConfig()
     guards: GuardsConfig = GuardsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    mesh: MeshConfig = MeshConfig()
     max_skipped: NonNegativeInt = 8
     "updates in a row that were skipped, since a loss or gradient was not finite: more stop the run"
     trackers: tuple[Tracker, ...] = ("tensorboard",)

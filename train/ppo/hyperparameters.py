@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal
 
-import jax
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
+from glm_jax.model import Remat
 from glm_jax.sampling import Sampling
 from glm_jax.train.advantages import KLEstimator
 from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.update import default_compute
 
 Rows = PositiveInt | None
 
@@ -95,6 +96,8 @@ class PPOHyperparameters:
     "widths of an answer among which scoring and updates choose; each is compiled"
     sort_by_length: bool = False
     "minibatches hold answers of like length, in random order"
+    remat: Remat = "none"
+    "what the backward pass computes again of each layer: see docs/training.md"
     log_prob_chunk: PositiveInt | None = None
     "tokens of an answer that have logits in memory at a time; None: all"
 
@@ -174,6 +177,20 @@ class PPOHyperparameters:
         return self.batch_size * self.samples_per_prompt
 
     @property
+    def row_counts(self) -> dict[str, int]:
+        """Rows that go through the models together, by the settings that say so."""
+        minibatch = self.rows // self.minibatches
+        found = {
+            "ppo.batch_size": self.batch_size,
+            "ppo.rollout_rows": self.rollout_rows or self.rows,
+            "ppo.scoring_rows": self.scoring_rows or self.rows,
+            "ppo.update_rows": self.update_rows or minibatch,
+        }
+        if self.supervised_coefficient:
+            found["ppo.supervised_batch_size"] = self.supervised_batch_size // self.micro_batches
+        return found
+
+    @property
     def updates(self) -> int:
         """Optimiser updates an iteration."""
         return self.epochs * self.minibatches
@@ -186,7 +203,7 @@ class PPOHyperparameters:
 
     @property
     def compute_dtype(self) -> str:
-        return self.compute or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        return self.compute or default_compute()
 
     @property
     def old(self) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from glm_jax.errors import InputError
 from glm_jax.model import GLM, with_head
+from glm_jax.sharding import laid_out, replicated
 from glm_jax.train.advantages import adapted
 from glm_jax.train.losses import masked
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
@@ -70,14 +71,17 @@ def init(
         critic = with_head(critic, "value", nnx.Rngs(0))
         critic.head.set_value(jnp.zeros_like(critic.head[...]))
     trainable = jax.tree.map(jnp.copy, Trainable(actor, critic))
-    optimiser = Trainable(
-        *(m and o.init(m) for o, m in zip(optimisers(config), trainable, strict=True))
-    )
+    optimiser = jax.jit(partial(_moments, config=config))(trainable)
     key = jax.random.key_data(jax.random.key(seed))
     beta = jnp.float32(config.kl_coefficient)
     iteration, skipped = jnp.int32(0), jnp.int32(0)
     frozen = Frozen(reference, reward)
     return PPOState(trainable, optimiser, key, iteration, beta, skipped, frozen, config)
+
+
+def _moments(trainable: Trainable, config: PPOHyperparameters) -> Trainable:
+    pairs = zip(optimisers(config), trainable, strict=True)
+    return laid_out(Trainable(*(model and o.init(model) for o, model in pairs)))
 
 
 def step(state: PPOState, batch: PPOBatch) -> tuple[PPOState, Metrics, Scored]:
@@ -137,7 +141,7 @@ def ppo_step(state: PPOState, frozen: Frozen, batch: PPOBatch) -> tuple[PPOState
         kl_coefficient=beta,
         skipped=learner.skipped,
     )
-    return state, metrics, completions
+    return state, replicated(metrics), replicated(completions)
 
 
 def _head_alone(actor: GLM) -> GLM:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.decoding import Completions
 from glm_jax.model import GLM
+from glm_jax.sharding import rows_split
 from glm_jax.train import micro_batches
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.update import Trainable
@@ -55,7 +56,7 @@ class Scores(NamedTuple):
 def with_answers(batch: PPOBatch, K: int) -> PPOBatch:
     """The batch with a row for each answer."""
     repeated = jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), batch._replace(supervised=None))
-    return jax.tree.map(jnp.asarray, repeated)
+    return rows_split(jax.tree.map(jnp.asarray, repeated))
 
 
 def rewards(
@@ -67,7 +68,9 @@ def rewards(
         return reward(batch, drawn)
     widths = widths or (drawn.tokens.shape[1],)
     given = texts(batch, drawn)
-    return micro_batches.mapped(lambda some: reward(*some), given, drawn.lengths, rows, widths)
+    return micro_batches.mapped(
+        lambda some: reward(*rows_split(some)), given, drawn.lengths, rows, widths
+    )
 
 
 def scores(
@@ -83,6 +86,7 @@ def scores(
         return spoken(actor, hidden_MxSxD[:, :-1], tokens_MxT[:, P:], temperature, chunk).log_probs
 
     def some(rows) -> Scores:
+        rows = rows_split(rows)
         S = rows[0].shape[1] - P + 1  # states: after the prompt, and after each token of the answer
         hidden_MxSxD = frozen.reference.hidden(*rows, S)
         reference_MxR = log_probs(frozen.reference, hidden_MxSxD, rows[0])

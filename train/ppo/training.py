@@ -6,27 +6,32 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 
-from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
+from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save_pretrained
 from glm_jax.configuration import required, to_dict
 from glm_jax.data import records
 from glm_jax.data.batches import prompt_arrays
 from glm_jax.data.records import Dialogue, Prompt
 from glm_jax.errors import InputError
+from glm_jax.mesh import mesh_for, on_mesh
 from glm_jax.model import GLM
+from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop, trackers
 from glm_jax.train.policy import load_policy
 from glm_jax.train.ppo import reference_table, reward_functions
 from glm_jax.train.ppo.batch import batches, reference_scores
 from glm_jax.train.ppo.config import MAY_DIFFER, PPOConfig, check, check_room
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.observer import Callback, observing
 from glm_jax.train.ppo.scores import PPOBatch, Reward
 from glm_jax.train.ppo.watch import Judges, answers
 from glm_jax.train.progress import console
 from glm_jax.train.run_folder import begun, claim, read_json, write_json
+from glm_jax.train.scoring import in_dtype
 
 
 @reward_functions.failures_told()
@@ -44,10 +49,21 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
     if begun(folder, config, MAY_DIFFER) and _finished(folder, config):
         return output
     program = check(config)
-    reference, tokenizer = load_policy(config.model)
+    paths = filter(None, (config.model, config.reward_model, config.eval.reward_model))
+    mesh = mesh_for(config.mesh, [architecture_of(path) for path in paths], program.row_counts)
+    with on_mesh(mesh):
+        _train(config, program, mesh, callback)
+    return output
+
+
+def _train(
+    config: PPOConfig, program: PPOHyperparameters, mesh: Mesh | None, callback: Callback | None
+) -> None:
+    folder = Path(config.run)
+    reference, tokenizer = load_policy(config.model, mesh=mesh)
     check_room(config, reference, config.model, tokenizer.vocab_size)
-    rewards = _rewards(config, tokenizer)
-    second = _judge(config, config.eval.reward_model, tokenizer)
+    rewards = _rewards(config, tokenizer, mesh)
+    second = _judge(config, config.eval.reward_model, tokenizer, mesh)
     prompts = records.read(config.prompts, Prompt)
     supervised = [row for file in config.supervised for row in records.read(file, Dialogue)]
     held_out = records.read(config.eval.prompts, Prompt) if config.eval.prompts else []
@@ -67,8 +83,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         batch = plain_batch_at(i)
         return batch._replace(reference_scores=scores_N[batch.rows])
 
-    state = init(program, reference, reference, reward, seed=config.seed)
-    frozen = state.frozen
+    state = placed(init(program, reference, reference, reward, seed=config.seed), mesh)
+    frozen = in_dtype(state.frozen, program.compute_dtype)  # as the program reads them
     start = loop.steps_done(folder)
 
     def timing(metrics: Mapping[str, float], seconds: float) -> dict[str, float]:
@@ -76,7 +92,7 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
         return {"time/iteration": seconds, "time/response_tokens_per_second": tokens / seconds}
 
     answer = partial(
-        answers, reference=reference, judges=Judges(rewards(held_out), second),
+        answers, reference=frozen.reference, judges=Judges(rewards(held_out), second),
         tokenizer=tokenizer, prompts=held_out, sampling=program.sampling,
         max_prompt=config.max_prompt, batch_size=config.eval.batch_size, seed=config.seed + 2,
     )  # fmt: skip
@@ -102,9 +118,8 @@ def run(config: PPOConfig, callback: Callback | None = None) -> Path:
             timing=timing,
             after=observer.after,
         )
-    save_pretrained(state.trainable.actor, output, tokenizer)
+    save_pretrained(state.trainable.actor, folder / "model", tokenizer)
     write_json(folder / "finished.json", {"iterations": program.iterations})
-    return output
 
 
 def _finished(folder: Path, config: PPOConfig) -> bool:
@@ -121,9 +136,11 @@ def _finished(folder: Path, config: PPOConfig) -> bool:
     return ended == config.ppo.iterations
 
 
-def _rewards(config: PPOConfig, tokenizer: Tokenizer) -> Callable[[Sequence[Prompt]], GLM | Reward]:
+def _rewards(
+    config: PPOConfig, tokenizer: Tokenizer, mesh: Mesh | None
+) -> Callable[[Sequence[Prompt]], GLM | Reward]:
     """What gives the reward, of the answers to these prompts."""
-    model = _judge(config, config.reward_model, tokenizer)
+    model = _judge(config, config.reward_model, tokenizer, mesh)
     if model is not None:
         return lambda prompts: model
     function = reward_functions.load(config.reward_function)
@@ -132,10 +149,12 @@ def _rewards(config: PPOConfig, tokenizer: Tokenizer) -> Callable[[Sequence[Prom
     return lambda prompts: reward_functions.of_texts(function, tokenizer, prompts)
 
 
-def _judge(config: PPOConfig, path: str | None, tokenizer: Tokenizer) -> GLM | None:
+def _judge(
+    config: PPOConfig, path: str | None, tokenizer: Tokenizer, mesh: Mesh | None
+) -> GLM | None:
     if not path:
         return None
-    model = load_pretrained(path, "reward")
+    model = load_pretrained(path, "reward", mesh=mesh)
     check_room(config, model, path, tokenizer.vocab_size)
     return model
 

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.model import GLM
+from glm_jax.sharding import laid_out, rows_split
 from glm_jax.train import micro_batches, sft
 from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
 from glm_jax.train.optimizer import adamw
@@ -93,7 +94,7 @@ def update(
                 (model, state),
             )
         )
-    models, optimiser = (Trainable(*parts) for parts in zip(*changed, strict=True))
+    models, optimiser = (laid_out(Trainable(*parts)) for parts in zip(*changed, strict=True))
     return Learner(models, optimiser, jnp.where(finite, 0, skipped + 1)), metrics
 
 
@@ -119,7 +120,7 @@ def _backward(
                 return _loss(models, rows, supervised, tokens, supervised_tokens, config)
 
             (value, (sums, largest)), gradients = jax.value_and_grad(loss, has_aux=True)(models)
-            return Backward(gradients, value, sums, largest)
+            return Backward(laid_out(gradients), value, sums, largest)
 
         return micro_batches.at_width(backward, rows, supervised, lengths=lengths_M, widths=widths)
 
@@ -138,7 +139,7 @@ def _backward(
             return jax.tree.map(jnp.add, total, one)._replace(largest=largest), None
 
         shapes = jax.eval_shape(some, *jax.tree.map(lambda x: x[0], (parts[0], texts, parts[1])))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = laid_out(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
         done, _ = jax.lax.scan(add, zeros, (parts, texts))
     counts = {"loss/supervised_avg": supervised_tokens}
     metrics = {name: total / counts.get(name, tokens) for name, total in done.sums.items()}
@@ -155,7 +156,9 @@ def _loss(
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
     """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
     R = m.learned.shape[1]
+    m, supervised = rows_split((m, supervised))
     models = in_dtype(models, config.compute_dtype)
+    models = Trainable(*(m and m.rematerialised(config.remat) for m in models))
     hidden_MxRxD = states_before(models.actor, m.tokens, m.mask, R)
     log_probs_MxR, entropy_MxR = spoken(
         models.actor, hidden_MxRxD, m.tokens[:, -R:], config.sampling.temperature,

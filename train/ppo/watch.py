@@ -29,6 +29,7 @@ from glm_jax.decoding import Completions, rollout, row_keys
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
 from glm_jax.sampling import Sampling
+from glm_jax.sharding import replicated, rows_split
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sample
 from glm_jax.train.ppo.scores import PPOBatch, Reward, rewards, texts
@@ -78,13 +79,15 @@ def _answer(
     rows_B: Int[Array, "B"],
     sampling: Sampling,
 ) -> Answered:
+    prompts_BxP, mask_BxP, rows_B = rows_split((prompts_BxP, mask_BxP, rows_B))
     drawn = rollout(actor, prompts_BxP, mask_BxP, row_keys(key, rows_B), sampling)
     batch = PPOBatch(prompts_BxP, mask_BxP, rows_B, jnp.zeros(rows_B.shape, jnp.float32), None)
     reference_BxR = token_log_probs(
         reference, *texts(batch, drawn), sampling.max_new_tokens, sampling.temperature or 1.0
     )
     kl_B = jnp.sum(jnp.where(drawn.mask, drawn.log_probs - reference_BxR, 0.0), axis=1)
-    return Answered(drawn, tuple(rewards(judge, batch, drawn) for judge in judges), kl_B)
+    scores = tuple(rewards(judge, batch, drawn) for judge in judges)
+    return replicated(Answered(drawn, scores, kl_B))
 
 
 def answers(
