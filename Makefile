@@ -1,5 +1,5 @@
 # Each target sets up what it needs: a fresh clone, make and Python >= 3.11 are enough.
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-aot lint format clean
 .DEFAULT_GOAL := quickstart
 
 VENV := .venv
@@ -13,6 +13,11 @@ quickstart: $(READY)
 test: $(READY_FOR_TESTS)
 	@echo "make: running the tests (at most 15 minutes on two CPU cores)"
 	@$(VENV)/bin/python -m pytest
+
+test-aot: $(READY_FOR_TESTS)
+	@echo "make: compiling for TPU slices, without one (a quarter of an hour on two CPU cores)"
+	@$(PIP_INSTALL) -e '.[tpu-plan]'
+	@$(VENV)/bin/python -m pytest -m aot tests/aot
 
 lint: $(READY_FOR_TESTS)
 	@echo "make: checking format and rules with ruff"

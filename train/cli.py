@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from argparse import Namespace
@@ -21,6 +22,7 @@ STAGES = {
     "ppo": ("ppo.PPOConfig", "train a policy against a reward model"),
     "dpo": ("dpo.DPOConfig", "train a policy on preference pairs"),
 }
+PLANNED = "sft", "reward", "ppo", "dpo"
 SAMPLING = {
     "max_new_tokens": (int, "longest response"),
     "temperature": (float, "0: the likeliest token each time"),
@@ -44,12 +46,12 @@ def program() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    2: bad input; 1: a run that stopped itself; 130: interrupted.
+    2: bad input; 1: a run that stopped itself, or a plan that does not fit; 130: interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     show = arguments.traceback or os.environ.get("GLM_RLHF_TRACEBACK") == "1"
     try:
-        arguments.command(arguments)
+        status = arguments.command(arguments)
     except KeyboardInterrupt:
         if show:
             raise
@@ -65,12 +67,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"glm-rlhf: stopped: {error}", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"glm-rlhf: error: {message} (see {self.prog} --help)\n")
+
+
+def _parsed(argv: Sequence[str] | None) -> Namespace:
+    """The arguments; overrides may also stand behind options, where argparse does not find them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not (hasattr(arguments, "overrides") and all(map(_is_override, rest))):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def _is_override(text: str) -> bool:
+    return "=" in text and not text.startswith("-")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,6 +158,17 @@ def _parser() -> argparse.ArgumentParser:
     balance.add_argument("--seed", type=int, help="which pairs stay")
     balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
 
+    plan = command("plan", _plan, "whether a run fits a TPU slice: compiled here, without one")
+    plan.add_argument("config", metavar="CONFIG", help="a YAML file, or a name from `configs`")
+    plan.add_argument("--topology", required=True, metavar="SLICE", help="v5p:4x4x4, or v5p-128")
+    plan.add_argument(
+        "--stage",
+        choices=PLANNED,
+        help="what CONFIG configures; by default the first word of its name",
+    )
+    plan.add_argument("--json", action="store_true", default=False, help="one object on one line")
+    overrides(plan)
+
     report = command("report", _report, "write report.html again from a run's report.json")
     report.add_argument("run", metavar="RUN", help="folder of a run")
 
@@ -162,9 +190,14 @@ def _stage(arguments: Namespace) -> None:
 def _run(stage: str, config: str, overrides: Sequence[str]) -> None:
     from glm_jax.configuration import load
 
+    kind = _configuration(stage)
+    file, _ = STAGES[stage][0].split(".")
+    importlib.import_module(f"glm_jax.train.{file}").run(load(kind, config, overrides))
+
+
+def _configuration(stage: str) -> type:
     file, name = STAGES[stage][0].split(".")
-    module = importlib.import_module(f"glm_jax.train.{file}")
-    module.run(load(getattr(module, name), config, overrides))
+    return getattr(importlib.import_module(f"glm_jax.train.{file}"), name)
 
 
 def _sample(arguments: Namespace) -> None:
@@ -192,6 +225,22 @@ def _balance(arguments: Namespace) -> None:
     from glm_jax.train import preferences
 
     preferences.balance_file(**_given(arguments))
+
+
+def _plan(arguments: Namespace) -> int:
+    # the compiler for TPUs is asked for nothing but plans: the host's own devices stay out of it
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from glm_jax.configuration import load
+    from glm_jax.train.plan import plan, told
+
+    # the shipped ones are named by their stage: ppo-chatglm3-6b-v5e-64
+    stage = getattr(arguments, "stage", os.path.basename(arguments.config).partition("-")[0])
+    if stage not in PLANNED:
+        raise InputError(f"{arguments.config}: say what it configures: --stage {'|'.join(PLANNED)}")
+    config = load(_configuration(stage), arguments.config, arguments.overrides)
+    found = plan(config, arguments.topology)
+    print(json.dumps(found) if arguments.json else told(found))
+    return 0 if found["fits"] else 1
 
 
 def _report(arguments: Namespace) -> None:
