@@ -253,7 +253,7 @@ def _configs(arguments: Namespace) -> None:
     from glm_jax.configuration import shipped
 
     for name, text in shipped().items():
-        print(f"{name:24}{text}")
+        print(f"{name:28}{text}")
 
 
 def _given(arguments: Namespace) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     planned = program(config)
     if config.mesh.devices > 1:
         check_rows(config.mesh, planned.rows)
-    devices = slices.devices(of)
+    devices = slices.devices(of, config.mesh.slices)
     mesh = make_mesh(config.mesh, planned.models, devices)
     available = int(of.chip.hbm * GIB)
     with on_mesh(mesh):

@@ -66,8 +66,8 @@ def parse(name: str) -> Slice:
     return Slice(kind, _near_cube(chips, chip.axes))
 
 
-def devices(of: Slice) -> list[Any]:
-    """The slice's devices for the compiler, without the hardware.
+def devices(of: Slice, slices: int = 1) -> list[Any]:
+    """The devices of one slice, or of several, for the compiler, without the hardware.
 
     Raises InputError when libtpu is not installed, or knows no such slice.
     """
@@ -78,7 +78,8 @@ def devices(of: Slice) -> list[Any]:
     from jax.experimental import topologies
 
     try:
-        return list(topologies.get_topology_desc(of.name, platform="tpu").devices)
+        found = topologies.get_topology_desc(of.name, platform="tpu", num_slices=slices)
+        return list(found.devices)
     except Exception as error:  # whatever the compiler makes of the name
         why = str(error).splitlines()[0]
         raise InputError(
