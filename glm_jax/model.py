@@ -4,8 +4,9 @@ Dimensions in names: see `glm_jax.layers`. A model is a pytree of its weights: i
 `jax.jit`, `jax.grad` and optax as it is.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.block import Block
+from glm_jax.block import Angles, Block
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
 from glm_jax.layers import Cache, project, rms_norm, rotary, turned
@@ -33,6 +34,14 @@ POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+class Sight(NamedTuple):
+    """What the tokens of a text have to know of their places."""
+
+    angles: Angles
+    mask: Bool[Array, "B T T"]
+
 
 Head = Literal["lm", "reward", "value"]
 Tokens = Int[Array | np.ndarray, "B T"]
@@ -57,6 +66,8 @@ class GLM(nnx.Module):
         self.config = config
         self.head_kind = head
         self.remat: Remat = "none"
+        # what takes the place of the layers while they learn (`glm_jax.train.layerwise`)
+        self.stacks: dict[str, Callable[..., Any]] | None = None
         self.embedding = weight(rngs, (V, D), ("vocab", "embed"), normal(1.0), embedding)
         # layers of one kind are one stack; those without experts come first
         self.dense_blocks = _stack(config, rngs, dense) if dense else None
@@ -73,7 +84,8 @@ class GLM(nnx.Module):
           input_ids: `[B, T]` tokens.
           attention_mask: `[B, T]`, False or 0 at pads, which may lie anywhere; None: all real.
         """
-        return _call(self, *_checked(input_ids, attention_mask))
+        call = _call if self.stacks is None else _call.__wrapped__
+        return call(self, *_checked(input_ids, attention_mask))
 
     def hidden(
         self,
@@ -85,7 +97,28 @@ class GLM(nnx.Module):
 
         `last`: only those of so many tokens at the end.
         """
-        return self._whole(tokens_BxT, mask_BxT, last=last)[0]
+        return self.hidden_of([(tokens_BxT, mask_BxT, last)])[0]
+
+    def hidden_of(
+        self, texts: Sequence[tuple[Int[Array, "_ _"], Bool[Array, "_ _"], int | None]]
+    ) -> list[Float[Array, "_ _ _"]]:
+        """`hidden` of several texts: (tokens, mask, last) of each."""
+        if self.stacks is None:
+            return [self._whole(tokens, mask, last=last)[0] for tokens, mask, last in texts]
+        config = self.config
+        sights = tuple(
+            Sight(rotary(positions(mask), config.rotary_dim, config.rope_theta), causal(mask))
+            for _, mask, _ in texts
+        )
+        streams = tuple(
+            constrained(self.embedding[...][tokens], "rows", None, None) for tokens, _, _ in texts
+        )
+        for stack in self.stacks.values():
+            streams = stack(streams, sights)
+        return [
+            rms_norm(x[:, -(last or x.shape[1]) :], self.norm[...], config.rms_norm_eps)
+            for x, (_, _, last) in zip(streams, texts, strict=True)
+        ]
 
     def hidden_states(
         self, input_ids: Tokens, attention_mask: Mask | None = None

@@ -122,7 +122,7 @@ def run(config: DPOConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
-    rows = config.memory.row_counts(config.batch_size)
+    rows = config.memory.row_counts(config.batch_size, config.optimizer)
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     reference, tokenizer = load_policy(config.model, mesh=mesh)
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]

@@ -9,6 +9,7 @@ from flax import nnx
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -25,6 +26,14 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat | None = 1.0
     "gradients are scaled down to this global norm"
+
+    def check_layerwise(self, path: str) -> None:
+        """Raises InputError when the update of a layer would need the gradients of all."""
+        if self.max_grad_norm is not None:
+            raise InputError(
+                f"{path}max_grad_norm: the norm of all gradients is not known while layers update "
+                f"one by one; with layerwise set it to null"
+            )
 
 
 def adamw(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:

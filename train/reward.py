@@ -105,7 +105,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     if begun(config.run, config) and output.exists():
         return output
     tokenizer = Tokenizer.load(config.model)
-    rows = config.memory.row_counts(config.batch_size)
+    rows = config.memory.row_counts(config.batch_size, config.optimizer)
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     model = load_pretrained(config.model, mesh=mesh)
     model = with_head(model, "reward", nnx.Rngs(config.seed))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 
 from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
@@ -28,7 +28,7 @@ from glm_jax.train.losses import Total, next_token_loss
 from glm_jax.train.optimizer import OptimizerConfig, adamw
 from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
-from glm_jax.train.scoring import token_log_probs
+from glm_jax.train.scoring import spoken, states_before
 from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
 
 
@@ -68,7 +68,12 @@ class SFTBatch(NamedTuple):
 def loss(model: GLM, batch: SFTBatch) -> Total:
     """Summed next-token loss of the responses, and their number of tokens."""
     T = batch.tokens.shape[1]
-    log_probs_BxT = token_log_probs(model, batch.tokens, batch.mask, T - 1)
+    return loss_in(model, states_before(model, batch.tokens, batch.mask, T - 1), batch)
+
+
+def loss_in(model: GLM, states_BxTxD: Float[Array, "B T D"], batch: SFTBatch) -> Total:
+    """The same, given the states in which all tokens but the first were chosen."""
+    log_probs_BxT = spoken(model, states_BxTxD, batch.tokens[:, 1:]).log_probs
     return next_token_loss(log_probs_BxT, batch.loss_mask[:, 1:])
 
 
@@ -126,7 +131,7 @@ def run(config: SFTConfig) -> Path:
 
 
 def _start(config: SFTConfig) -> tuple[GLM, Tokenizer, Mesh | None]:
-    rows = config.memory.row_counts(config.batch_size)
+    rows = config.memory.row_counts(config.batch_size, config.optimizer)
     if config.model:
         mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
         return *load_policy(config.model, tokenizer=config.tokenizer, mesh=mesh), mesh

@@ -16,6 +16,8 @@ from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
 from glm_jax.model import GLM, Remat
 from glm_jax.sharding import laid_out, rows_split
+from glm_jax.train import layerwise
+from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.scoring import in_dtype
 
 Metrics = dict[str, Float[Array, ""]]
@@ -32,16 +34,23 @@ class MemoryConfig:
     "what the backward pass computes again of each layer: none, full, or all but products"
     rows: PositiveInt | None = None
     "rows of a batch that go through the backward pass at a time; None: all"
+    layerwise: bool = False
+    "each layer's weights move as soon as its gradient is known, which is never in memory whole"
 
     @property
     def compute_dtype(self) -> str:
         return self.compute or default_compute()
 
-    def row_counts(self, batch_size: int) -> dict[str, int]:
+    def row_counts(self, batch_size: int, optimizer: OptimizerConfig) -> dict[str, int]:
         """Rows that go through the model together, by the keys that say so.
 
-        Raises InputError unless micro-batches make up a batch.
+        Raises InputError unless micro-batches make up a batch, and where a layer-wise update
+        cannot be.
         """
+        if self.layerwise:
+            optimizer.check_layerwise("optimizer.")
+            if self.rows is not None:
+                raise InputError("memory.layerwise: a batch goes through whole; leave out rows")
         if self.rows is not None and batch_size % self.rows:
             raise InputError(f"memory.rows ({self.rows}) must divide batch_size ({batch_size})")
         return {"batch_size": batch_size, "memory.rows": self.rows or batch_size}
@@ -89,6 +98,17 @@ def update(
         (value, sums), gradients = jax.value_and_grad(part, has_aux=True)(state.model)
         return laid_out(gradients), {"loss": value} | {n: x / count for n, x in sums.items()}
 
+    if memory.layerwise:
+
+        def whole(model: GLM):
+            value, sums = loss(model, rows_split(batch))
+            return value / count, {name: total / count for name, total in sums.items()}
+
+        done = layerwise.update(
+            whole, state.model, state.optimiser, optimiser, memory.compute_dtype
+        )
+        metrics = {"loss": done.value, **done.aux, "grad_norm": done.norm}
+        return TrainState(done.model, done.optimiser), metrics
     B = jax.tree.leaves(batch)[0].shape[0]
     M = memory.rows or B
     if M == B:

@@ -35,6 +35,8 @@ CONFIG = PPOHyperparameters(
     actor=ADAMW, critic=ADAMW,
 )  # fmt: skip
 on_every_mesh = pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
+UNCLIPPED = dataclasses.replace(ADAMW, max_grad_norm=None)
+LAYERWISE = MemoryConfig(layerwise=True)
 
 
 def tokens(*shape: int) -> np.ndarray:
@@ -72,7 +74,8 @@ def parts(w: jax.Array) -> int:
 
 
 def stepped(kind, state, reference, memory=WHOLE_BATCH):
-    batch, given = texts(), {"optimiser": adamw(ADAMW, 10), "memory": memory}
+    optimiser = adamw(UNCLIPPED if memory.layerwise else ADAMW, 10)
+    batch, given = texts(), {"optimiser": optimiser, "memory": memory}
     if kind == "sft":
         return sft.step(state, batch, **given)
     if kind == "reward":
@@ -80,6 +83,30 @@ def stepped(kind, state, reference, memory=WHOLE_BATCH):
         return reward.step(state, pairs, **given, l2=0.01)
     pairs = dpo.DPOBatch(batch.tokens, batch.mask, batch.loss_mask)
     return dpo.step(state, reference, pairs, **given, beta=0.1)
+
+
+def same_iteration(found, again, drawn, expected, metrics, completions):
+    np.testing.assert_array_equal(drawn.tokens, completions.tokens)
+    close(drawn.log_probs, completions.log_probs)
+    close(found.trainable, expected.trainable)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(again[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [None, *list(MESHES.values())[:3]], ids=str)
+def test_a_layerwise_ppo_iteration_is_the_ordinary_one(tiny, shape):
+    """One device with the ordinary update against the layer-wise one, on one and on eight."""
+    config = dataclasses.replace(CONFIG, actor=UNCLIPPED, critic=UNCLIPPED)
+    models = tiny(seed=0, **SHAPE), tiny(seed=1, **SHAPE), tiny("reward", seed=2, **SHAPE)
+    frozen, batch = init(config, *models).frozen, ppo_batch(config)
+    whole = init(config, *models).replace(frozen=None)
+    state = init(dataclasses.replace(config, layerwise=True), *models).replace(frozen=None)
+    expected = ppo_step(whole, frozen, batch)
+    mesh = shape and make_mesh(shape, [models[0].config])
+    with on_mesh(mesh):
+        found = ppo_step(placed(state, mesh), placed(frozen, mesh), batch)
+    same_iteration(*found, *expected)
+    close(found[0].optimiser, expected[0].optimiser)
 
 
 @on_every_mesh
@@ -94,11 +121,7 @@ def test_a_ppo_iteration(tiny, shape):
     mesh = make_mesh(shape, [models[0].config])
     with on_mesh(mesh):
         found, again, drawn = ppo_step(placed(state, mesh), placed(frozen, mesh), batch)
-    np.testing.assert_array_equal(drawn.tokens, completions.tokens)
-    close(drawn.log_probs, completions.log_probs)
-    close(found.trainable, expected.trainable)
-    for name, value in metrics.items():
-        np.testing.assert_allclose(again[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+    same_iteration(found, again, drawn, expected, metrics, completions)
     for w in (found.trainable.actor.blocks.q[...], found.optimiser.critic[1][0].mu.blocks.q[...]):
         assert parts(w) == shape.fsdp * shape.tensor
     with on_mesh(mesh):  # what comes out goes in again, without another compilation
@@ -109,13 +132,14 @@ def test_a_ppo_iteration(tiny, shape):
 
 @on_every_mesh
 @pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
-def test_a_training_step(tiny, shape, kind):
+@pytest.mark.parametrize("memory", [WHOLE_BATCH, LAYERWISE], ids=["whole", "layerwise"])
+def test_a_training_step(tiny, shape, kind, memory):
     model, reference = tiny("reward" if kind == "reward" else "lm", **SHAPE), tiny(**SHAPE, seed=1)
     mesh = make_mesh(shape, [model.config])
-    state = start(model, adamw(ADAMW, 10))
-    expected, metrics = stepped(kind, jax.tree.map(jnp.copy, state), reference)
+    state = start(model, adamw(UNCLIPPED if memory.layerwise else ADAMW, 10))
+    expected, metrics = stepped(kind, jax.tree.map(jnp.copy, state), reference, memory)
     with on_mesh(mesh):
-        found, again = stepped(kind, placed(state, mesh), placed(reference, mesh))
+        found, again = stepped(kind, placed(state, mesh), placed(reference, mesh), memory)
     close(found, expected)
     close(again, metrics)
     assert parts(found.model.blocks.q[...]) == shape.fsdp * shape.tensor

@@ -112,7 +112,7 @@ def _sft(config: SFTConfig) -> Program:
 
     return Program(
         (model,),
-        config.memory.row_counts(config.batch_size),
+        config.memory.row_counts(config.batch_size, config.optimizer),
         0,
         0.0,
         config.checkpoint_every,
@@ -134,7 +134,7 @@ def _reward(config: RewardConfig) -> Program:
 
     return Program(
         (model,),
-        config.memory.row_counts(config.batch_size),
+        config.memory.row_counts(config.batch_size, config.optimizer),
         0,
         0.0,
         config.checkpoint_every,
@@ -157,7 +157,7 @@ def _dpo(config: DPOConfig) -> Program:
 
     return Program(
         (model,),
-        config.memory.row_counts(config.batch_size),
+        config.memory.row_counts(config.batch_size, config.optimizer),
         0,
         0.0,
         config.checkpoint_every,

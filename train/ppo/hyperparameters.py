@@ -96,6 +96,8 @@ class PPOHyperparameters:
     "widths of an answer among which scoring and updates choose; each is compiled"
     sort_by_length: bool = False
     "minibatches hold answers of like length, in random order"
+    layerwise: bool = False
+    "each layer's weights move as soon as its gradient is known, which is never in memory whole"
     remat: Remat = "none"
     "what the backward pass computes again of each layer: see docs/training.md"
     log_prob_chunk: PositiveInt | None = None
@@ -130,6 +132,8 @@ class PPOHyperparameters:
                 f"iterations to the actor"
             )
         self._check_estimator()
+        if self.layerwise:
+            self._check_layerwise()
 
     def _check_estimator(self) -> None:
         for name, estimators in MEANT_FOR.items():
@@ -142,6 +146,16 @@ class PPOHyperparameters:
             raise InputError("whiten_rewards: advantage remax compares scores as they are")
         if self.advantage != "gae" and self.truncated == "bootstrap":
             raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
+
+    def _check_layerwise(self) -> None:
+        for name in ("actor", "critic"):
+            getattr(self, name).check_layerwise(f"{name}.")
+        if self.micro_batches > 1:
+            raise InputError("layerwise: a minibatch goes through whole; leave out update_rows")
+        if self.widths > 1:
+            raise InputError("layerwise: a minibatch has one width; leave out widths")
+        if self.share_trunk:
+            raise InputError("layerwise: with share_trunk two models would update one trunk")
 
     def _check_sizes(self) -> None:
         rows = self.rows

@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.model import GLM
 from glm_jax.sharding import laid_out, rows_split
-from glm_jax.train import micro_batches, sft
+from glm_jax.train import layerwise, micro_batches, sft
 from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
 from glm_jax.train.optimizer import adamw
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
-from glm_jax.train.scoring import in_dtype, spoken, states_before, token_values
+from glm_jax.train.scoring import in_dtype, spoken, token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
 
@@ -74,6 +74,8 @@ def update(
     If the loss or a gradient is not finite, weights, moments and schedules stay as they were.
     `update/applied` is 1 or 0. While `actor_learns` is False, the critic alone changes.
     """
+    if config.layerwise:
+        return _layerwise(learner, minibatch, supervised, config, actor_learns)
     models, optimiser, skipped = learner
     done, metrics = _backward(models, minibatch, supervised, config)
     norms = [optax.tree.norm(part) for part in done.gradients if part is not None]
@@ -98,6 +100,66 @@ def update(
     return Learner(models, optimiser, jnp.where(finite, 0, skipped + 1)), metrics
 
 
+def _layerwise(
+    learner: Learner,
+    minibatch: Rollout,
+    supervised: SFTBatch | None,
+    config: PPOHyperparameters,
+    actor_learns: Bool[Array, ""] | bool,
+) -> tuple[Learner, Metrics]:
+    """`update` with one layer's gradient at a time: of the actor, and then of the critic.
+
+    What is not finite is found on the way: a layer whose gradient is not stays as it was, and so do
+    those before it.
+    """
+    (models, optimiser, skipped), (of_actor, of_critic) = learner, optimisers(config)
+    m, supervised = rows_split((minibatch, supervised))
+    tokens, supervised_tokens = _tokens(m, supervised)
+
+    def policy(actor: GLM):
+        total, (sums, largest, _) = _policy_loss(
+            actor, m, supervised, tokens, supervised_tokens, config
+        )
+        return total, (sums, largest)
+
+    def value(critic: GLM):
+        values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
+        return _value_loss(values_MxR, m, tokens, config)
+
+    dtype = config.compute_dtype
+    actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, dtype, actor_learns)
+    (sums, largest), finite, critic = actor.aux, actor.finite, None
+    if models.critic is not None:
+        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, dtype)
+        sums, finite = sums | critic.aux, finite & critic.finite
+    metrics = _means(sums, tokens, supervised_tokens) | {
+        "val/max_log_ratio": largest,
+        "policy/grad_norm": actor.norm,
+        "update/applied": finite.astype(jnp.float32),
+    }
+    models = Trainable(actor.model, critic and critic.model)
+    optimiser = Trainable(actor.optimiser, critic and critic.optimiser)
+    return Learner(models, optimiser, jnp.where(finite, 0, skipped + 1)), metrics
+
+
+def _tokens(
+    minibatch: Rollout, supervised: SFTBatch | None
+) -> tuple[Float[Array, ""], Float[Array, ""] | None]:
+    """Those that count in the losses: of the answers, and of the supervised texts."""
+    tokens = jnp.maximum(jnp.sum(minibatch.learned, dtype=jnp.float32), 1.0)
+    if supervised is None:
+        return tokens, None
+    told = jnp.sum(supervised.loss_mask[:, 1:], dtype=jnp.float32)
+    return tokens, jnp.maximum(told, 1.0)
+
+
+def _means(
+    sums: Metrics, tokens: Float[Array, ""], supervised_tokens: Float[Array, ""] | None
+) -> Metrics:
+    counts = {"loss/supervised_avg": supervised_tokens}
+    return {name: total / counts.get(name, tokens) for name, total in sums.items()}
+
+
 def _backward(
     models: Trainable, minibatch: Rollout, supervised: SFTBatch | None, config: PPOHyperparameters
 ) -> tuple[Backward, Metrics]:
@@ -106,11 +168,7 @@ def _backward(
     Each micro-batch's sums are divided by the tokens of the whole, so that the split is nothing
     but a matter of memory.
     """
-    tokens = jnp.maximum(jnp.sum(minibatch.learned, dtype=jnp.float32), 1.0)
-    supervised_tokens = None
-    if supervised is not None:
-        told = jnp.sum(supervised.loss_mask[:, 1:], dtype=jnp.float32)
-        supervised_tokens = jnp.maximum(told, 1.0)
+    tokens, supervised_tokens = _tokens(minibatch, supervised)
     M, R = minibatch.learned.shape
     widths = micro_batches.widths(R, config.widths)
 
@@ -141,8 +199,7 @@ def _backward(
         shapes = jax.eval_shape(some, *jax.tree.map(lambda x: x[0], (parts[0], texts, parts[1])))
         zeros = laid_out(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
         done, _ = jax.lax.scan(add, zeros, (parts, texts))
-    counts = {"loss/supervised_avg": supervised_tokens}
-    metrics = {name: total / counts.get(name, tokens) for name, total in done.sums.items()}
+    metrics = _means(done.sums, tokens, supervised_tokens)
     return done, metrics | {"val/max_log_ratio": done.largest}
 
 
@@ -155,15 +212,39 @@ def _loss(
     config: PPOHyperparameters,
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
     """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
-    R = m.learned.shape[1]
     m, supervised = rows_split((m, supervised))
     models = in_dtype(models, config.compute_dtype)
-    models = Trainable(*(m and m.rematerialised(config.remat) for m in models))
-    hidden_MxRxD = states_before(models.actor, m.tokens, m.mask, R)
+    actor, critic = (model and model.rematerialised(config.remat) for model in models)
+    total, (sums, largest, hidden_MxRxD) = _policy_loss(
+        actor, m, supervised, tokens, supervised_tokens, config
+    )
+    if critic is not None:
+        if config.share_trunk:
+            values_MxR = critic.outputs(hidden_MxRxD)[..., 0]
+        else:
+            values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
+        value, value_sums = _value_loss(values_MxR, m, tokens, config)
+        total, sums = total + value, sums | value_sums
+    return total, (sums, largest)
+
+
+def _policy_loss(
+    actor: GLM,
+    m: Rollout,
+    supervised: SFTBatch | None,
+    tokens: Float[Array, ""],
+    supervised_tokens: Float[Array, ""] | None,
+    config: PPOHyperparameters,
+) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""], Float[Array, "M R D"]]]:
+    """(the actor's part of the loss, (sums, largest |log ratio|, the states of the answers))."""
+    R = m.learned.shape[1]
+    texts = [(m.tokens, m.mask, R + 1)]
+    if supervised is not None:
+        texts.append((supervised.tokens, supervised.mask, None))
+    hidden_MxRxD, *others = (states[:, :-1] for states in actor.hidden_of(texts))
     log_probs_MxR, entropy_MxR = spoken(
-        models.actor, hidden_MxRxD, m.tokens[:, -R:], config.sampling.temperature,
-        config.log_prob_chunk,
-    )  # fmt: skip
+        actor, hidden_MxRxD, m.tokens[:, -R:], config.sampling.temperature, config.log_prob_chunk
+    )
     policy_MxR = policy_loss(
         log_probs_MxR, m.log_probs, m.advantages, config.clip, config.dual_clip
     )
@@ -177,27 +258,30 @@ def _loss(
         "val/ratio": ratio_MxR,
         "val/abs_log_ratio": jnp.abs(log_ratio_MxR),
     }
-    weights = {"loss/policy_avg": 1.0}
-    if models.critic is not None:
-        if config.share_trunk:
-            values_MxR = models.critic.outputs(hidden_MxRxD)[..., 0]
-        else:
-            values_MxR = token_values(models.critic, m.tokens, m.mask, R)
-        value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
-        unclipped_MxR = value_loss(values_MxR, m.values, m.returns, None)
-        by_token["loss/value_avg"] = value_MxR
-        by_token["val/clipfrac_avg"] = (value_MxR > unclipped_MxR).astype(jnp.float32)
-        weights["loss/value_avg"] = config.value_coefficient
     if config.entropy_coefficient:
         by_token["policy/entropy_avg"] = entropy_MxR
-        weights["policy/entropy_avg"] = -config.entropy_coefficient
     sums = {name: masked(x_MxR, m.learned).sum for name, x_MxR in by_token.items()}
-    total = sum(weight * (sums[name] / tokens) for name, weight in weights.items())
+    total = sums["loss/policy_avg"] / tokens
+    if config.entropy_coefficient:
+        total -= config.entropy_coefficient * (sums["policy/entropy_avg"] / tokens)
     if supervised is not None:
-        sums["loss/supervised_avg"] = sft.loss(models.actor, supervised).sum
+        sums["loss/supervised_avg"] = sft.loss_in(actor, others[0], supervised).sum
         mean = sums["loss/supervised_avg"] / supervised_tokens
         total += config.supervised_coefficient * mean
-    return total, (sums, jnp.max(jnp.abs(log_ratio_MxR)))
+    return total, (sums, jnp.max(jnp.abs(log_ratio_MxR)), hidden_MxRxD)
+
+
+def _value_loss(
+    values_MxR: Float[Array, "M R"], m: Rollout, tokens: Float[Array, ""],
+    config: PPOHyperparameters,
+) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
+    """(the critic's part of the loss, sums)."""
+    value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
+    unclipped_MxR = value_loss(values_MxR, m.values, m.returns, None)
+    clipped_MxR = (value_MxR > unclipped_MxR).astype(jnp.float32)
+    by_token = {"loss/value_avg": value_MxR, "val/clipfrac_avg": clipped_MxR}
+    sums = {name: masked(x_MxR, m.learned).sum for name, x_MxR in by_token.items()}
+    return config.value_coefficient * (sums["loss/value_avg"] / tokens), sums
 
 
 def optimisers(config: PPOHyperparameters) -> Trainable:
