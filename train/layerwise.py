@@ -82,8 +82,11 @@ def update(
         other = in_dtype(_with(model, rest), dtype)
         given = others, jnp.asarray(learns)
         other.stacks = {
-            name: partial(_stack, change, blocks, Learning(moments, given, squares))
-            for name, (blocks, moments) in stacks.items()
+            # in the order of the layers, which JAX does not keep
+            name: partial(
+                _stack, change, stacks[name][0], Learning(stacks[name][1], given, squares)
+            )
+            for name in names
         }
         return loss(other)
 
