@@ -160,6 +160,7 @@ _stack.defvjp(_forward, _backward)
 
 
 def _layer(block: Block, streams: Streams, sights: tuple[Sight, ...]) -> Streams:
+    block = laid_out(block)  # or XLA gathers the weights of all layers at once, before the loop
     outputs = (
         block(x, sight.angles, sight.mask, None, 0)[0]
         for x, sight in zip(streams, sights, strict=True)

@@ -110,14 +110,7 @@ def _sft(config: SFTConfig) -> Program:
             state
         )
 
-    return Program(
-        (model,),
-        config.memory.row_counts(config.batch_size, config.optimizer),
-        0,
-        0.0,
-        config.checkpoint_every,
-        trace,
-    )
+    return _of_one_model(config, model, trace)
 
 
 def _reward(config: RewardConfig) -> Program:
@@ -132,14 +125,7 @@ def _reward(config: RewardConfig) -> Program:
             state, batch, optimiser=optimiser, l2=config.l2, memory=config.memory
         ), _kinds(state)
 
-    return Program(
-        (model,),
-        config.memory.row_counts(config.batch_size, config.optimizer),
-        0,
-        0.0,
-        config.checkpoint_every,
-        trace,
-    )
+    return _of_one_model(config, model, trace)
 
 
 def _dpo(config: DPOConfig) -> Program:
@@ -155,14 +141,14 @@ def _dpo(config: DPOConfig) -> Program:
         )
         return traced, _kinds(state) | {"frozen": reference}
 
-    return Program(
-        (model,),
-        config.memory.row_counts(config.batch_size, config.optimizer),
-        0,
-        0.0,
-        config.checkpoint_every,
-        trace,
-    )
+    return _of_one_model(config, model, trace)
+
+
+def _of_one_model(
+    config: SFTConfig | RewardConfig | DPOConfig, model: GLMConfig, trace: Callable
+) -> Program:
+    rows = config.memory.row_counts(config.batch_size, config.optimizer)
+    return Program((model,), rows, 0, 0.0, config.checkpoint_every, trace)
 
 
 def _abstract(config: GLMConfig, head: Head) -> GLM:

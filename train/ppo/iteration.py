@@ -4,11 +4,11 @@ roll out -> score, reference log-probs, values -> rewards, GAE -> epochs of mini
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Float, Int, UInt32
 
 from glm_jax.errors import InputError
 from glm_jax.model import GLM, with_head
@@ -30,10 +30,11 @@ class PPOState:
 
     trainable: Trainable
     optimiser: Trainable
-    key: UInt32[Array, "2"]
-    iteration: Int[Array, ""]
-    kl_coefficient: Float[Array, ""]  # beta, as it has adapted itself
-    skipped: Int[Array, ""]  # updates in a row whose loss or gradient was not finite
+    # arrays, or in a plan their shapes
+    key: Any  # UInt32[Array, "2"]
+    iteration: Any  # Int[Array, ""]
+    kl_coefficient: Any  # Float[Array, ""]: beta, as it has adapted itself
+    skipped: Any  # Int[Array, ""]: updates in a row whose loss or gradient was not finite
     frozen: Frozen | None  # None inside the program, which is given it by itself
     config: PPOHyperparameters = struct.field(pytree_node=False)
 

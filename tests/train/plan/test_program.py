@@ -1,0 +1,63 @@
+"""What a run would compile, from its configuration alone."""
+
+import importlib
+
+import jax
+import pytest
+
+from glm_jax.checkpoint.pretrained import save_pretrained
+from glm_jax.configuration import load, parse, shipped
+from glm_jax.errors import InputError
+from glm_jax.mesh import MeshConfig, check, check_rows, make_mesh, on_mesh
+from glm_jax.presets import PRESETS
+from glm_jax.train.cli import PLANNED, STAGES
+from glm_jax.train.plan.plan import bytes_a_chip
+from glm_jax.train.plan.program import architecture, program
+from glm_jax.train.ppo import PPOConfig
+
+MEANT = [name for name in shipped() if name.partition("-")[0] in PLANNED]
+
+
+def configured(stage):
+    file, name = STAGES[stage][0].split(".")
+    return getattr(importlib.import_module(f"glm_jax.train.{file}"), name)
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_shipped_runs_divide_over_their_slices(name):
+    config = load(configured(name.partition("-")[0]), name)
+    planned = program(config)
+    check(config.mesh, planned.models, 64)
+    check_rows(config.mesh, planned.rows)
+
+
+def test_a_folder_that_is_not_there_is_known_by_its_name(tiny, tmp_path):
+    assert architecture("models/chatglm3-6b-32k-sft") == PRESETS["chatglm3-6b-32k"]
+    save_pretrained(tiny(num_hidden_layers=3), tmp_path / "glm-4-9b")
+    assert architecture(str(tmp_path / "glm-4-9b")).num_hidden_layers == 3
+    with pytest.raises(InputError, match="does not begin with that of a released model"):
+        architecture("models/gpt")
+
+
+def test_the_step_is_compiled_for_a_mesh_and_its_bytes_are_those_of_the_arrays(tiny, tmp_path):
+    """On eight CPU devices, for which JAX compiles as it does for a slice."""
+    model = tiny(num_attention_heads=4, num_key_value_heads=2)
+    save_pretrained(model, tmp_path / "sft")
+    save_pretrained(tiny("reward", num_attention_heads=4, num_key_value_heads=2), tmp_path / "rm")
+    values = {
+        "model": f"{tmp_path}/sft", "reward_model": f"{tmp_path}/rm", "max_prompt": 4,
+        "mesh": {"fsdp": 4, "tensor": 2},
+        "ppo": {"batch_size": 8, "minibatches": 2, "epochs": 1, "supervised_coefficient": 0.0,
+                "sampling": {"max_new_tokens": 4}},
+    }  # fmt: skip
+    config = parse(PPOConfig, values, "the test")
+    planned = program(config)
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2), planned.models)
+    with on_mesh(mesh):
+        traced, kinds = planned.trace(mesh)
+        compiled = traced.lower().compile()
+    held = compiled.memory_analysis().argument_size_in_bytes
+    known = sum(bytes_a_chip(tree) for tree in kinds.values())
+    assert known < held < known + 2000  # beside them: prompts, key, counts
+    whole = sum(x.nbytes for x in jax.tree.leaves(model))
+    assert bytes_a_chip(kinds["frozen"]) < 2 * whole / 2
