@@ -144,6 +144,31 @@ def test_a_run_may_be_made_longer_and_nothing_else(files, whole, tmp_path):
         ppo.run(example(files, run, ppo__iterations=5))
 
 
+def test_a_run_on_a_mesh_is_the_run_on_one_device_and_resumes(files, tmp_path):
+    """Loaded onto the mesh, watched, killed, resumed and saved there."""
+    config = {"ppo__batch_size": 8, "ppo__iterations": 4, "checkpoint_every": 2}
+    ppo.run(example(files, tmp_path / "one", **config))
+    config["mesh"] = {"fsdp": 4, "data": 2}
+    ppo.run(example(files, tmp_path / "mesh", **config))
+
+    def kill(i, metrics, completions):
+        if i == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ppo.run(example(files, tmp_path / "killed", **config), kill)
+    ppo.run(example(files, tmp_path / "killed", **config))
+    assert same(tmp_path / "mesh/model", tmp_path / "killed/model")
+    one, other = (weights(tmp_path / name / "model") for name in ("one", "mesh"))
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], atol=2e-3, err_msg=name)
+    texts = [
+        [row["text"] for row in logged(tmp_path / name / "completions.jsonl")][:16]
+        for name in ("one", "mesh")
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_held_out_prompts_that_changed_are_refused(files, tmp_path):
     run, watched = tmp_path / "run", tmp_path / "watched.jsonl"
     lines = (files / "watched.jsonl").read_text().splitlines(keepends=True)
