@@ -148,8 +148,9 @@ class PPOHyperparameters:
             raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
 
     def _check_layerwise(self) -> None:
-        for name in ("actor", "critic"):
-            getattr(self, name).check_layerwise(f"{name}.")
+        self.actor.check_layerwise("actor.")
+        if self.advantage == "gae":
+            self.critic.check_layerwise("critic.")
         if self.micro_batches > 1:
             raise InputError("layerwise: a minibatch goes through whole; leave out update_rows")
         if self.widths > 1:
