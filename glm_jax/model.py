@@ -128,8 +128,7 @@ class GLM(nnx.Module):
 
     def outputs(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
         """The head alone, in float32: O = V logits, or one score."""
-        with jax.named_scope("head"):
-            return project(x, self.head).astype(jnp.float32)
+        return outputs(x, self.head)
 
     def extend(
         self,
@@ -220,6 +219,12 @@ class GLM(nnx.Module):
         x, cache = carry
         states = jnp.concatenate(states) if keep else None
         return rms_norm(x[:, -last:], self.norm[...], config.rms_norm_eps), cache, states
+
+
+def outputs(x: Float[Array, "*B D"], head: nnx.Param) -> Float[Array, "*B O"]:
+    """A head alone, in float32: O = V logits, or one score."""
+    with jax.named_scope("head"):
+        return project(x, head).astype(jnp.float32)
 
 
 def positions(mask_BxT: Bool[Array, "B T"]) -> Int[Array, "B T"]:

@@ -25,7 +25,7 @@ from glm_jax.model import GLM
 from glm_jax.sharding import placed
 from glm_jax.train import loop
 from glm_jax.train.losses import dpo_loss
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import in_dtype, token_log_probs
@@ -61,10 +61,10 @@ class DPOBatch(NamedTuple):
     response: Bool[Array, "B2 T"]
 
 
-def response_log_probs(model: GLM, batch: DPOBatch) -> Float[Array, "B2"]:
-    """log p of each whole response."""
+def response_log_probs(model: GLM, batch: DPOBatch, chunk: int | None = None) -> Float[Array, "B2"]:
+    """log p of each whole response; `chunk` tokens of a text have logits in memory at a time."""
     T = batch.tokens.shape[1]
-    log_probs = token_log_probs(model, batch.tokens, batch.mask, T - 1)
+    log_probs = token_log_probs(model, batch.tokens, batch.mask, T - 1, chunk=chunk)
     return jnp.sum(jnp.where(batch.response[:, 1:], log_probs, 0.0), axis=1)
 
 
@@ -79,8 +79,8 @@ def step(
 
     def summed(model: GLM, pairs: DPOBatch):
         rows = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, x.shape[-1]), pairs)
-        anchors = jnp.split(response_log_probs(reference, rows), 2)
-        chosen_B, rejected_B = jnp.split(response_log_probs(model, rows), 2)
+        of = partial(response_log_probs, batch=rows, chunk=memory.log_prob_chunk)
+        anchors, (chosen_B, rejected_B) = (jnp.split(of(m), 2) for m in (reference, model))
         margins_B = beta * ((chosen_B - anchors[0]) - (rejected_B - anchors[1]))
         accuracy = jnp.sum(0.5 + 0.5 * jnp.sign(margins_B))
         sums = {"accuracy": accuracy, "margin": jnp.sum(margins_B)}
@@ -130,7 +130,7 @@ def run(config: DPOConfig) -> Path:
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     n = len(arrays.rows_N)
-    optimiser = adamw(config.optimizer, config.steps)
+    optimiser = optimizer(config.optimizer, config.steps)
     with on_mesh(mesh):
         state = loop.train(
             folder,

@@ -1,9 +1,9 @@
 """The fused update: a layer's weights move as soon as its gradient is known (LOMO, Lv et al. 2023).
 
-The backward pass runs over the layers from the last to the first with the weights and moments of
-all of them in the loop's carry, where a layer's are written over: no more than one layer's gradient
-is ever in memory. For JAX it is the derivative of the stack of layers, by `jax.custom_vjp`; what it
-gives as the gradient of weights and moments are their new values.
+The backward pass runs over the layers from the last to the first with the weights and the
+optimiser's state of all of them in the loop's carry, where a layer's are written over: no more than
+one layer's gradient is ever in memory. For JAX it is the derivative of the stack of layers, by
+`jax.custom_vjp`; what it gives as the gradient of weights and state are their new values.
 
 Dims: L layers, B rows, T tokens, D hidden.
 """
@@ -21,17 +21,22 @@ from jaxtyping import Array, Bool, Float
 from glm_jax.block import Block
 from glm_jax.model import GLM, Sight
 from glm_jax.sharding import constrained, laid_out
+from glm_jax.train.optimizer import Optimizer, scaled
+from glm_jax.train.parts import joined, parts
 from glm_jax.train.scoring import in_dtype
 
-STACKS = "dense_blocks", "blocks"
+Loss = Callable[[GLM], tuple[Float[Array, ""], Any]]
 Streams = tuple[Float[Array, "_ _ _"], ...]  # [B, T, D], each with a B and T of its own
+Change = Callable[[Block, Block, Any, Any], tuple[Block, Any]]
+"""(a layer's gradient, its weights, its state, `Layers.given`) -> its new weights and state."""
 
 
-class Learning(NamedTuple):
-    """What layers need to learn while the backward pass is under way."""
+class Layers(NamedTuple):
+    """A stack of layers while the backward pass is under way."""
 
-    moments: list[Block]  # stacked, one for each copy of the weights that the optimiser keeps
-    others: Any  # of its state: counts; and whether the model learns at all
+    blocks: Block
+    state: Any  # the optimiser's, in floats
+    given: Any  # what else a change has to know
     squares: Float[Array, ""]  # 0; its "gradient" is the sum of the gradient's squares
 
 
@@ -39,96 +44,95 @@ class Updated(NamedTuple):
     value: Float[Array, ""]
     aux: Any
     model: GLM
-    optimiser: optax.OptState
+    optimiser: Any
     norm: Float[Array, ""]  # of the whole gradient
     finite: Bool[Array, ""]  # loss and gradient; a layer whose gradient is not stays as it was
 
 
 def update(
-    loss: Callable[[GLM], tuple[Float[Array, ""], Any]],
+    loss: Loss,
     model: GLM,
-    state: optax.OptState,
-    optimiser: optax.GradientTransformation,
+    state: dict[str, optax.OptState],
+    optimiser: Optimizer,
     dtype: str,
     learns: Bool[Array, ""] | bool = True,
 ) -> Updated:
     """One step of the optimiser along the gradient of `loss(model) -> (value, aux)`.
 
     The loss may ask the model for hidden states once: `hidden`, or `hidden_of` for several texts.
-    The optimiser treats each weight for itself: it does not clip by the global norm.
+    To clip by the global norm takes a backward pass of its own, which finds it.
     """
-    names = [name for name in STACKS if getattr(model, name) is not None]
-    leaves, structure = jax.tree.flatten(state, is_leaf=_is_model)
-    copies = [leaf for leaf in leaves if _is_model(leaf)]
-    others = [None if _is_model(leaf) else leaf for leaf in leaves]
+    known, learns = jnp.float32(0.0), jnp.asarray(learns)
+    if optimiser.max_norm is not None:
+        *_, squares = _passed(loss, model, None, {}, None, dtype)
+        known = jnp.sqrt(squares)
+        learns &= jnp.isfinite(squares)
 
-    def step(gradient: Any, weights: Any, moments: list[Any], others: Any) -> tuple:
-        """One step for a part of the model: (its weights, moments, the optimiser's counts)."""
-        left = iter(moments)
-        parts = [next(left) if other is None else other for other in others]
-        updates, moved = optimiser.update(gradient, structure.unflatten(parts), weights)
-        parts = structure.flatten_up_to(moved)
-        moments = [part for part, other in zip(parts, others, strict=True) if other is None]
-        counts = [None if o is None else p for p, o in zip(parts, others, strict=True)]
-        return optax.apply_updates(weights, updates), moments, counts
+    def step(gradient: Any, weights: Any, own: Any, norm: Float[Array, ""]) -> tuple[Any, Any]:
+        gradient = scaled(gradient, norm, optimiser.max_norm)
+        updates, moved = optimiser.part.update(gradient, own, weights)
+        return optax.apply_updates(weights, updates), moved
 
-    def change(gradient: Block, block: Block, moments: list[Block], given: Any) -> tuple:
-        others, learns = given
-        square = optax.tree.norm(gradient, squared=True)
-        new = step(gradient, block, moments, others)[:2]
-        return *_where(jnp.isfinite(square) & learns, new, (block, moments)), square
+    def change(gradient: Block, block: Block, own: Any, given: Any) -> tuple[Block, Any]:
+        counting = _like(own, jax.eval_shape(optimiser.part.init, block))
+        learns, norm = given
+        moves = learns & jnp.isfinite(optax.tree.norm(gradient))
+        new, moved = _where(moves, step(gradient, block, counting, norm), (block, counting))
+        return new, _in_floats(moved)
 
-    def value(rest: dict[str, Any], stacks: dict[str, Any], squares: Float[Array, ""]):
-        other = in_dtype(_with(model, rest), dtype)
-        given = others, jnp.asarray(learns)
-        other.stacks = {
-            # in the order of the layers, which JAX does not keep
-            name: partial(
-                _stack, change, stacks[name][0], Learning(stacks[name][1], given, squares)
-            )
-            for name in names
-        }
+    stacked = {name: own for name, own in state.items() if name != "rest"}
+    found, aux, gradient, new, squares = _passed(
+        loss, model, change, {n: _in_floats(own) for n, own in stacked.items()}, (learns, known),
+        dtype,
+    )  # fmt: skip
+    finite = jnp.isfinite(found) & jnp.isfinite(squares)
+    rest = parts(model)["rest"], state["rest"]
+    pairs = {"rest": _where(finite & learns, step(gradient, *rest, known), rest)}
+    pairs |= {name: (new[name].blocks, _like(new[name].state, stacked[name])) for name in new}
+    model = joined(model, {name: pair[0] for name, pair in pairs.items()})
+    state = {name: pairs[name][1] for name in state}
+    return Updated(found, aux, laid_out(model), laid_out(state), jnp.sqrt(squares), finite)
+
+
+def _passed(
+    loss: Loss, model: GLM, change: Change | None, state: dict[str, Any], given: Any, dtype: str
+) -> tuple[Float[Array, ""], Any, Any, dict[str, Layers], Float[Array, ""]]:
+    """Forward and backward: (value, aux, gradient of what is outside of the layers, the stacks as
+    they have become, sum of the squares of the whole gradient)."""
+    own = parts(model)
+    rest, zero = own.pop("rest"), jnp.float32(0.0)
+    layers = {n: Layers(blocks, state.get(n), given, zero) for n, blocks in own.items()}
+
+    def value(rest: Any, layers: dict[str, Layers]):
+        other = in_dtype(joined(model, {"rest": rest} | own), dtype)
+        # in the order of the layers, which JAX does not keep
+        other.stacks = {name: partial(_stack, change, layers[name]) for name in own}
         return loss(other)
 
-    rest = _rest(model)
-    stacks = {n: (getattr(model, n), [getattr(copy, n) for copy in copies]) for n in names}
-    (found, aux), (gradient, moved, squares) = jax.value_and_grad(
-        value, argnums=(0, 1, 2), has_aux=True
-    )(rest, stacks, jnp.float32(0.0))
+    grad = jax.value_and_grad(value, argnums=(0, 1), has_aux=True, allow_int=True)
+    (found, aux), (gradient, new) = grad(rest, layers)
     gradient = laid_out(gradient)
-    squares += optax.tree.norm(gradient, squared=True)
-    finite = jnp.isfinite(found) & jnp.isfinite(squares)
-    moments = [_rest(copy) for copy in copies]
-    weights, new, counts = step(gradient, rest, moments, others)
-    old = rest, moments, others
-    weights, new, counts = _where(finite & learns, (weights, new, counts), old)
-    whole = [
-        _with(copy, part | {n: moved[n][1][i] for n in names})
-        for i, (copy, part) in enumerate(zip(copies, new, strict=True))
-    ]
-    left = iter(whole)
-    state = structure.unflatten([next(left) if c is None else c for c in counts])
-    model = _with(model, weights | {n: moved[n][0] for n in names})
-    return Updated(found, aux, laid_out(model), laid_out(state), jnp.sqrt(squares), finite)
+    squares = sum((one.squares for one in new.values()), optax.tree.norm(gradient, squared=True))
+    return found, aux, gradient, new, squares
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _stack(
-    change: Callable, blocks: Block, learning: Learning, streams: Streams, sights: tuple[Sight, ...]
+    change: Change | None, layers: Layers, streams: Streams, sights: tuple[Sight, ...]
 ) -> Streams:
-    return _forward(change, blocks, learning, streams, sights)[0]
+    return _forward(change, layers, streams, sights)[0]
 
 
-def _forward(change, blocks, learning, streams, sights):
+def _forward(change, layers, streams, sights):
     def layer(streams: Streams, block: Block):
         return _layer(block, streams, sights), streams
 
-    outputs, inputs = jax.lax.scan(layer, streams, blocks)
-    return outputs, (blocks, learning, inputs, sights)
+    outputs, inputs = jax.lax.scan(layer, streams, layers.blocks)
+    return outputs, (layers, inputs, sights)
 
 
 def _backward(change, kept, gradients: Streams):
-    blocks, learning, inputs, sights = kept
+    layers, inputs, sights = kept
 
     def at(tree: Any, layer) -> Any:
         return jax.tree.map(lambda w: jax.lax.dynamic_index_in_dim(w, layer, 0, False), tree)
@@ -138,22 +142,24 @@ def _backward(change, kept, gradients: Streams):
         return jax.tree.map(one, tree, new)
 
     def back(carry, given):
-        gradients, (blocks, moments), squares = carry
+        gradients, pair, squares = carry
         layer, streams = given
-        block, own = at((blocks, moments), layer)
+        block, own = at(pair, layer)
         _, pull = jax.vjp(lambda *of: _layer(*of, sights), block, streams)
         gradient, gradients = pull(gradients)
+        gradient = laid_out(gradient)
         gradients = tuple(constrained(g, "rows", None, None) for g in gradients)
-        *new, square = change(laid_out(gradient), block, own, learning.others)
-        return (gradients, put((blocks, moments), tuple(new), layer), squares + square), None
+        squares += optax.tree.norm(gradient, squared=True)
+        if change is not None:
+            pair = put(pair, change(gradient, block, own, layers.given), layer)
+        return (gradients, pair, squares), None
 
-    depth = jax.tree.leaves(blocks)[0].shape[0]
-    start = gradients, (blocks, learning.moments), jnp.float32(0.0)
-    (gradients, (blocks, moments), squares), _ = jax.lax.scan(
+    depth = jax.tree.leaves(layers.blocks)[0].shape[0]
+    start = gradients, (layers.blocks, layers.state), jnp.float32(0.0)
+    (gradients, (blocks, state), squares), _ = jax.lax.scan(
         back, start, (jnp.arange(depth), inputs), reverse=True
     )
-    learned = Learning(moments, _nothing(learning.others), squares)
-    return blocks, learned, gradients, _nothing(sights)
+    return Layers(blocks, state, _nothing(layers.given), squares), gradients, _nothing(sights)
 
 
 _stack.defvjp(_forward, _backward)
@@ -168,20 +174,16 @@ def _layer(block: Block, streams: Streams, sights: tuple[Sight, ...]) -> Streams
     return tuple(constrained(x, "rows", None, None) for x in outputs)
 
 
-def _is_model(leaf: Any) -> bool:
-    return isinstance(leaf, GLM)
+def _in_floats(state: Any) -> Any:
+    """Counts as floats, exact up to 2^24: an integer has no gradient to be handed on as."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.integer) else x, state
+    )
 
 
-def _rest(model: GLM) -> dict[str, Any]:
-    """The weights outside of the layers."""
-    return {"embedding": model.embedding, "norm": model.norm, "head": model.head}
-
-
-def _with(model: GLM, parts: dict[str, Any]) -> GLM:
-    other = jax.tree.map(lambda w: w, model)
-    for name, part in parts.items():
-        setattr(other, name, part)
-    return other
+def _like(state: Any, typed: Any) -> Any:
+    """The state in the dtypes of another."""
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), state, typed)
 
 
 def _where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
@@ -191,9 +193,9 @@ def _where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 def _nothing(tree: Any) -> Any:
     """The gradient of what has none."""
 
-    def of(x: Array) -> Any:
-        if jnp.issubdtype(x.dtype, jnp.floating):
+    def of(x: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return jnp.zeros_like(x)
-        return np.zeros(x.shape, jax.dtypes.float0)
+        return np.zeros(jnp.shape(x), jax.dtypes.float0)
 
     return jax.tree.map(of, tree)

@@ -21,7 +21,7 @@ from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import ranking_loss
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
 
@@ -115,7 +115,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     write_json(folder / "counts.json", counts)
     n = len(arrays.rows_N)
     steps = max(round(config.epochs * n / config.batch_size), 1)
-    optimiser = adamw(config.optimizer, steps)
+    optimiser = optimizer(config.optimizer, steps)
     lengths_N = np.maximum(arrays.chosen_lengths_N, arrays.rejected_lengths_N)
 
     def batch_at(i: int) -> PairBatch:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.model import GLM
+from glm_jax.model import GLM, outputs
+from glm_jax.sharding import GENERATION, laid_out
 from glm_jax.train.losses import entropy
 
 Models = TypeVar("Models")
@@ -42,20 +43,23 @@ def spoken(
     computes them again.
     """
 
-    def some(hidden_BxKxD, tokens_BxK) -> Spoken:
-        logits_BxKxV = model.outputs(hidden_BxKxD) / temperature
+    # once for all chunks: in the layout of training each of them would gather it
+    head = laid_out(model.head, GENERATION)
+
+    def some(hidden_BxKxD, tokens_BxK, head) -> Spoken:
+        logits_BxKxV = outputs(hidden_BxKxD, head) / temperature
         return Spoken(log_probs_of(logits_BxKxV, tokens_BxK), entropy(logits_BxKxV))
 
     B, R = tokens_BxR.shape
     if chunk is None or chunk >= R:
-        return some(hidden_BxRxD, tokens_BxR)
+        return some(hidden_BxRxD, tokens_BxR, head)
     pads = -R % chunk
 
     def chunks(x):
         x = jnp.pad(x, ((0, 0), (0, pads), *[(0, 0)] * (x.ndim - 2)))
         return jnp.moveaxis(x.reshape(B, -1, chunk, *x.shape[2:]), 1, 0)
 
-    again = jax.checkpoint(lambda inputs: some(*inputs))
+    again = jax.checkpoint(lambda inputs: some(*inputs, head))
     said = jax.lax.map(again, (chunks(hidden_BxRxD), chunks(tokens_BxR)))
     return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(B, -1)[:, :R], said)
 

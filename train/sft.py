@@ -25,7 +25,7 @@ from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
 from glm_jax.train.losses import Total, next_token_loss
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.policy import load_policy
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.scoring import spoken, states_before
@@ -65,15 +65,18 @@ class SFTBatch(NamedTuple):
     loss_mask: Bool[Array, "B T"]
 
 
-def loss(model: GLM, batch: SFTBatch) -> Total:
-    """Summed next-token loss of the responses, and their number of tokens."""
+def loss(model: GLM, batch: SFTBatch, chunk: int | None = None) -> Total:
+    """Summed next-token loss of the responses, and their number of tokens; `chunk` tokens of a text
+    have logits in memory at a time."""
     T = batch.tokens.shape[1]
-    return loss_in(model, states_before(model, batch.tokens, batch.mask, T - 1), batch)
+    return loss_in(model, states_before(model, batch.tokens, batch.mask, T - 1), batch, chunk)
 
 
-def loss_in(model: GLM, states_BxTxD: Float[Array, "B T D"], batch: SFTBatch) -> Total:
+def loss_in(
+    model: GLM, states_BxTxD: Float[Array, "B T D"], batch: SFTBatch, chunk: int | None = None
+) -> Total:
     """The same, given the states in which all tokens but the first were chosen."""
-    log_probs_BxT = spoken(model, states_BxTxD, batch.tokens[:, 1:]).log_probs
+    log_probs_BxT = spoken(model, states_BxTxD, batch.tokens[:, 1:], chunk=chunk).log_probs
     return next_token_loss(log_probs_BxT, batch.loss_mask[:, 1:])
 
 
@@ -84,7 +87,7 @@ def step(
     tokens = jnp.sum(batch.loss_mask[:, 1:], dtype=jnp.float32)
 
     def summed(model: GLM, rows: SFTBatch):
-        return loss(model, rows).sum, {}
+        return loss(model, rows, memory.log_prob_chunk).sum, {}
 
     state, metrics = update(state, summed, batch, jnp.maximum(tokens, 1.0), optimiser, memory)
     return state, metrics | {"tokens": tokens}
@@ -109,7 +112,7 @@ def run(config: SFTConfig) -> Path:
     arrays, counts = sft_arrays(dialogues, tokenizer, config.max_length)
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
-    optimiser = adamw(config.optimizer, config.steps)
+    optimiser = optimizer(config.optimizer, config.steps)
 
     def batch_at(i: int) -> SFTBatch:
         rows = grouped_order(config.seed, arrays.lengths_N, config.batch_size, i)

@@ -17,7 +17,7 @@ from glm_jax.errors import InputError
 from glm_jax.model import GLM, Remat
 from glm_jax.sharding import laid_out, rows_split
 from glm_jax.train import layerwise
-from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.optimizer import Optimizer, OptimizerConfig
 from glm_jax.train.scoring import in_dtype
 
 Metrics = dict[str, Float[Array, ""]]
@@ -34,6 +34,8 @@ class MemoryConfig:
     "what the backward pass computes again of each layer: none, full, or all but products"
     rows: PositiveInt | None = None
     "rows of a batch that go through the backward pass at a time; None: all"
+    log_prob_chunk: PositiveInt | None = None
+    "tokens of a text that have logits in memory at a time; None: all"
     layerwise: bool = False
     "each layer's weights move as soon as its gradient is known, which is never in memory whole"
 
@@ -49,6 +51,7 @@ class MemoryConfig:
         """
         if self.layerwise:
             optimizer.check_layerwise("optimizer.")
+            check_layerwise(self.remat, "memory.layerwise")
             if self.rows is not None:
                 raise InputError("memory.layerwise: a batch goes through whole; leave out rows")
         if self.rows is not None and batch_size % self.rows:
@@ -64,14 +67,20 @@ def default_compute() -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
+def check_layerwise(remat: Remat, name: str) -> None:
+    """Raises InputError when more of a layer would be kept than its input."""
+    if remat == "products":
+        raise InputError(f"{name}: it keeps the input of a layer alone; leave out remat products")
+
+
 class TrainState(NamedTuple):
     """All that a run of SFT, reward or DPO training carries from step to step."""
 
     model: GLM
-    optimiser: optax.OptState
+    optimiser: dict[str, optax.OptState]
 
 
-def start(model: GLM, optimiser: optax.GradientTransformation) -> TrainState:
+def start(model: GLM, optimiser: Optimizer) -> TrainState:
     return TrainState(model, optimiser.init(model))
 
 
@@ -80,7 +89,7 @@ def update(
     loss: Loss,
     batch: Any,
     count: Float[Array, ""] | float,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimizer,
     memory: MemoryConfig,
 ) -> tuple[TrainState, Metrics]:
     """The gradient of the mean loss, and the optimiser's step along it.

@@ -8,7 +8,7 @@ import pytest
 
 from glm_jax.sampling import Sampling
 from glm_jax.train import dpo, reward, sft
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
 from glm_jax.train.update import start
 
@@ -63,7 +63,7 @@ def test_responses_of_no_token_and_of_one_break_no_loss(tiny, length):
     """One row has such a response, the other an ordinary one; then both have such ones."""
     tokens = np.random.default_rng(0).integers(1, 20, (2, 6), np.int32)
     mask = np.arange(6)[None] < np.array([[3 + length], [6]])
-    optimiser = adamw(OptimizerConfig(learning_rate=1e-3), 1)
+    optimiser = optimizer(OptimizerConfig(learning_rate=1e-3), 1)
 
     def check(rows):
         counted = mask[rows] & (np.arange(6)[None] >= 3)

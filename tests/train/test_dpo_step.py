@@ -6,7 +6,7 @@ from glm_jax.data.batches import pair_arrays
 from glm_jax.data.records import Pair, Sample
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, sft
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.update import start
 
 response_log_probs = jax.jit(dpo.response_log_probs)
@@ -37,7 +37,7 @@ def test_log_probs_are_those_of_the_whole_responses(tiny, batch):
 
 
 def test_training_starts_at_log_2_and_raises_the_margin(tiny, batch):
-    optimiser = adamw(OptimizerConfig(learning_rate=5e-3), 20)
+    optimiser = optimizer(OptimizerConfig(learning_rate=5e-3), 20)
     state, reference = start(tiny(), optimiser), tiny()
     found = []
     for _ in range(20):

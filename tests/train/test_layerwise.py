@@ -9,10 +9,10 @@ import pytest
 
 from glm_jax.errors import InputError
 from glm_jax.train import layerwise
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.sft import SFTBatch, loss
-from glm_jax.train.update import MemoryConfig, TrainState, start, update
+from glm_jax.train.update import MemoryConfig, start, update
 
 # with so large an epsilon Adam's step is in proportion to the gradient: rounding stays small
 CONFIG = OptimizerConfig(
@@ -37,37 +37,45 @@ def batch() -> SFTBatch:
     return SFTBatch(*map(jnp.asarray, (tokens, mask, told)))
 
 
-def stepped(state: TrainState, memory: MemoryConfig, steps: int, spoil=1.0):
-    optimiser, texts = adamw(CONFIG, 10), batch()
+def stepped(model, memory: MemoryConfig, config: OptimizerConfig = CONFIG):
+    """Three steps, under a schedule whose counts move on."""
+    optimiser, texts = optimizer(config, 10), batch()
 
     @jax.jit
     def step(state):
-        total = lambda model, rows: (loss(model, rows).sum * spoil, {})  # noqa: E731
+        total = lambda model, rows: (loss(model, rows).sum, {})  # noqa: E731
         return update(state, total, texts, 30.0, optimiser, memory)
 
-    for _ in range(steps):
+    state = start(model, optimiser)
+    for _ in range(3):
         state, metrics = step(state)
     return state, metrics
 
 
 @pytest.mark.parametrize(
-    "shape", [{}, {"num_hidden_layers": 5}, {"model_type": "glm4"}, EXPERTS],
-    ids=["two", "five", "sandwich", "experts"],
+    ("shape", "changes"),
+    [
+        ({}, {}), ({"num_hidden_layers": 5}, {}), ({"model_type": "glm4"}, {}), (EXPERTS, {}),
+        ({}, {"max_grad_norm": 0.01, "norm_pass": True}), ({}, {"mu_dtype": "bfloat16"}),
+        # large enough that its moments are factored
+        ({"hidden_size": 128, "intermediate_size": 160, "attention_bias": False},
+         {"kind": "adafactor", "epsilon": 1e-8, "learning_rate": 0.01}),
+    ],
+    ids=["two", "five", "sandwich", "experts", "clipped", "bfloat16", "adafactor"],
 )  # fmt: skip
-def test_three_steps_are_the_ordinary_ones(tiny, shape):
-    """With weight decay, and a schedule whose counts move on."""
-    state = start(tiny(**shape), adamw(CONFIG, 10))
-    expected, metrics = stepped(state, MemoryConfig(), 3)
-    found, again = stepped(state, MemoryConfig(layerwise=True), 3)
+def test_three_steps_are_the_ordinary_ones(tiny, shape, changes):
+    model, config = tiny(**shape), dataclasses.replace(CONFIG, **changes)
+    expected, metrics = stepped(model, MemoryConfig(), config)
+    found, again = stepped(model, MemoryConfig(layerwise=True), config)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-6)
+        np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (a, b)), atol=2e-6)
     for name in metrics:
         np.testing.assert_allclose(again[name], metrics[name], rtol=1e-5)
 
 
 def test_what_is_not_finite_changes_nothing(tiny):
-    model, optimiser = tiny(), adamw(CONFIG, 10)
+    model, optimiser = tiny(), optimizer(CONFIG, 10)
     state = start(model, optimiser)
 
     def broken(model):
@@ -89,6 +97,7 @@ def test_what_is_not_finite_changes_nothing(tiny):
         ({}, "actor.max_grad_norm"),
         ({"actor": CONFIG, "critic": CONFIG, "update_rows": 8}, "update_rows"),
         ({"actor": CONFIG, "critic": CONFIG, "widths": 2}, "widths"),
+        ({"actor": CONFIG, "critic": CONFIG, "remat": "products"}, "remat products"),
         ({"actor": CONFIG, "critic": CONFIG, "share_trunk": True}, "share_trunk"),
     ],
 )

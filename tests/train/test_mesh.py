@@ -12,7 +12,7 @@ from glm_jax.sampling import Sampling
 from glm_jax.sharding import placed, rows_split
 from glm_jax.train import dpo, reward, sft
 from glm_jax.train.advantages import whiten
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.scores import PPOBatch
@@ -74,7 +74,7 @@ def parts(w: jax.Array) -> int:
 
 
 def stepped(kind, state, reference, memory=WHOLE_BATCH):
-    optimiser = adamw(UNCLIPPED if memory.layerwise else ADAMW, 10)
+    optimiser = optimizer(UNCLIPPED if memory.layerwise else ADAMW, 10)
     batch, given = texts(), {"optimiser": optimiser, "memory": memory}
     if kind == "sft":
         return sft.step(state, batch, **given)
@@ -143,7 +143,7 @@ def test_a_ppo_iteration(tiny, shape):
 def test_a_training_step(tiny, shape, kind, memory):
     model, reference = tiny("reward" if kind == "reward" else "lm", **SHAPE), tiny(**SHAPE, seed=1)
     mesh = make_mesh(shape, [model.config])
-    state = start(model, adamw(UNCLIPPED if memory.layerwise else ADAMW, 10))
+    state = start(model, optimizer(UNCLIPPED if memory.layerwise else ADAMW, 10))
     expected, metrics = stepped(kind, jax.tree.map(jnp.copy, state), reference, memory)
     with on_mesh(mesh):
         found, again = stepped(kind, placed(state, mesh), placed(reference, mesh), memory)
@@ -158,7 +158,7 @@ def test_a_training_step(tiny, shape, kind, memory):
 )
 def test_memory_levers_change_nothing(tiny, kind, memory):
     model, reference = tiny("reward" if kind == "reward" else "lm", **SHAPE), tiny(**SHAPE, seed=1)
-    state = start(model, adamw(ADAMW, 10))
+    state = start(model, optimizer(ADAMW, 10))
     expected = stepped(kind, jax.tree.map(jnp.copy, state), reference)
     close(stepped(kind, state, reference, MemoryConfig(**memory)), expected)
 

@@ -7,7 +7,7 @@ from glm_jax.data.batches import pair_arrays
 from glm_jax.data.records import Pair
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import reward
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.update import start
 
 WORDS = [f"w{i}" for i in range(12)]
@@ -66,7 +66,7 @@ def test_a_fresh_head_prefers_neither_side(tiny, batch):
 
 
 def test_a_few_steps_learn_a_preference(tiny, batch):
-    optimiser = adamw(OptimizerConfig(learning_rate=1e-2), 100)
+    optimiser = optimizer(OptimizerConfig(learning_rate=1e-2), 100)
     state = start(tiny("reward"), optimiser)
     same = batch._replace(rejected=batch.chosen, rejected_mask=batch.chosen_mask)
     _, metrics = reward.step(start(tiny("reward"), optimiser), same, optimiser=optimiser, l2=0.05)

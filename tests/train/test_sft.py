@@ -7,7 +7,7 @@ from glm_jax.data.records import Dialogue
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import sft
-from glm_jax.train.optimizer import OptimizerConfig, adamw
+from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.update import start
 
 loss = jax.jit(sft.loss)
@@ -68,7 +68,7 @@ def test_loss_does_not_depend_on_pads_or_on_the_rows_beside_it(tiny, arrays):
 
 
 def test_a_few_steps_learn_the_responses(tiny, arrays):
-    optimiser = adamw(OptimizerConfig(learning_rate=1e-2), 60)
+    optimiser = optimizer(OptimizerConfig(learning_rate=1e-2), 60)
     state = start(tiny(), optimiser)
     found = []
     for _ in range(60):

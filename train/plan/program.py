@@ -18,7 +18,7 @@ from glm_jax.presets import PRESETS, parameters
 from glm_jax.sharding import placed
 from glm_jax.train import dpo, reward, sft
 from glm_jax.train.dpo import DPOBatch, DPOConfig
-from glm_jax.train.optimizer import adamw
+from glm_jax.train.optimizer import optimizer
 from glm_jax.train.ppo.config import PPOConfig, check_room
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.scores import PPOBatch
@@ -101,7 +101,7 @@ def _ppo(config: PPOConfig) -> Program:
 
 def _sft(config: SFTConfig) -> Program:
     model = architecture(config.model) if config.model else config.architecture
-    optimiser = adamw(config.optimizer, config.steps)
+    optimiser = optimizer(config.optimizer, config.steps)
 
     def trace(mesh: Mesh):
         state = _state(model, "lm", optimiser, mesh)
@@ -115,7 +115,7 @@ def _sft(config: SFTConfig) -> Program:
 
 def _reward(config: RewardConfig) -> Program:
     model = architecture(config.model)
-    optimiser = adamw(config.optimizer, 1000)
+    optimiser = optimizer(config.optimizer, 1000)
 
     def trace(mesh: Mesh):
         state = _state(model, "reward", optimiser, mesh)
@@ -130,7 +130,7 @@ def _reward(config: RewardConfig) -> Program:
 
 def _dpo(config: DPOConfig) -> Program:
     model = architecture(config.model)
-    optimiser = adamw(config.optimizer, config.steps)
+    optimiser = optimizer(config.optimizer, config.steps)
 
     def trace(mesh: Mesh):
         state = _state(model, "lm", optimiser, mesh)

@@ -10,7 +10,7 @@ from glm_jax.model import Remat
 from glm_jax.sampling import Sampling
 from glm_jax.train.advantages import KLEstimator
 from glm_jax.train.optimizer import OptimizerConfig
-from glm_jax.train.update import default_compute
+from glm_jax.train.update import check_layerwise, default_compute
 
 Rows = PositiveInt | None
 
@@ -153,6 +153,7 @@ class PPOHyperparameters:
             self.critic.check_layerwise("critic.")
         if self.micro_batches > 1:
             raise InputError("layerwise: a minibatch goes through whole; leave out update_rows")
+        check_layerwise(self.remat, "layerwise")
         if self.widths > 1:
             raise InputError("layerwise: a minibatch has one width; leave out widths")
         if self.share_trunk:

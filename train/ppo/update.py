@@ -15,7 +15,7 @@ from glm_jax.model import GLM
 from glm_jax.sharding import laid_out, rows_split
 from glm_jax.train import layerwise, micro_batches, sft
 from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
-from glm_jax.train.optimizer import adamw
+from glm_jax.train.optimizer import optimizer
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.scoring import in_dtype, spoken, token_values
 from glm_jax.train.sft import SFTBatch
@@ -265,7 +265,9 @@ def _policy_loss(
     if config.entropy_coefficient:
         total -= config.entropy_coefficient * (sums["policy/entropy_avg"] / tokens)
     if supervised is not None:
-        sums["loss/supervised_avg"] = sft.loss_in(actor, others[0], supervised).sum
+        sums["loss/supervised_avg"] = sft.loss_in(
+            actor, others[0], supervised, config.log_prob_chunk
+        ).sum
         mean = sums["loss/supervised_avg"] / supervised_tokens
         total += config.supervised_coefficient * mean
     return total, (sums, jnp.max(jnp.abs(log_ratio_MxR)), hidden_MxRxD)
@@ -288,7 +290,7 @@ def optimisers(config: PPOHyperparameters) -> Trainable:
     """Those of actor and critic; their schedules count the updates of a whole run."""
     updates = config.iterations * config.updates
     warmup = config.critic_warmup * config.updates  # in which the actor's does not count
-    return Trainable(adamw(config.actor, updates - warmup), adamw(config.critic, updates))
+    return Trainable(optimizer(config.actor, updates - warmup), optimizer(config.critic, updates))
 
 
 def minibatches(
