@@ -122,7 +122,8 @@ def test_a_ppo_iteration(tiny, shape):
     with on_mesh(mesh):
         found, again, drawn = ppo_step(placed(state, mesh), placed(frozen, mesh), batch)
     same_iteration(found, again, drawn, expected, metrics, completions)
-    for w in (found.trainable.actor.blocks.q[...], found.optimiser.critic[1][0].mu.blocks.q[...]):
+    moments = found.optimiser.critic["blocks"][0].mu
+    for w in (found.trainable.actor.blocks.q[...], moments.q[...]):
         assert parts(w) == shape.fsdp * shape.tensor
     with on_mesh(mesh):  # what comes out goes in again, without another compilation
         compiled = ppo_step._cache_size()

@@ -14,9 +14,10 @@ from glm_jax.train.losses import masked
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step, step
+from glm_jax.train.ppo.objective import Trainable
 from glm_jax.train.ppo.rollout import roll_out
 from glm_jax.train.ppo.scores import PPOBatch
-from glm_jax.train.ppo.update import Trainable, _backward
+from glm_jax.train.ppo.update import _backward
 from glm_jax.train.scoring import token_log_probs
 
 B, P, R = 8, 3, 6

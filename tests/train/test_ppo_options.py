@@ -16,9 +16,10 @@ from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.ppo.guards import check_skipped
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, step
+from glm_jax.train.ppo.objective import Rollout, Trainable
 from glm_jax.train.ppo.rollout import roll_out
 from glm_jax.train.ppo.scores import PPOBatch
-from glm_jax.train.ppo.update import Learner, Rollout, Trainable, optimisers, update
+from glm_jax.train.ppo.update import Learner, optimisers, update
 from glm_jax.train.scoring import states_before
 
 B, P, R = 8, 3, 6

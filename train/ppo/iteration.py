@@ -16,9 +16,10 @@ from glm_jax.sharding import laid_out, replicated
 from glm_jax.train.advantages import adapted
 from glm_jax.train.losses import masked
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.objective import Trainable
 from glm_jax.train.ppo.rollout import Scored, roll_out
 from glm_jax.train.ppo.scores import Frozen, PPOBatch, Reward
-from glm_jax.train.ppo.update import Learner, Trainable, minibatches, optimisers, update
+from glm_jax.train.ppo.update import Learner, minibatches, optimisers, update
 from glm_jax.train.update import Metrics
 
 KL_LIMIT_FACTOR = 1.5  # of beta, after an iteration whose KL is above the limit

@@ -24,6 +24,7 @@ from glm_jax.train.advantages import (
 )  # fmt: skip
 from glm_jax.train.losses import masked
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.objective import Rollout, Trainable
 from glm_jax.train.ppo.scores import (
     Frozen,
     PPOBatch,
@@ -34,7 +35,6 @@ from glm_jax.train.ppo.scores import (
     texts,
     with_answers,
 )  # fmt: skip
-from glm_jax.train.ppo.update import Rollout, Trainable
 from glm_jax.train.scoring import in_dtype
 from glm_jax.train.update import Metrics
 

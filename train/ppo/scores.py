@@ -16,7 +16,7 @@ from glm_jax.model import GLM
 from glm_jax.sharding import rows_split
 from glm_jax.train import micro_batches
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
-from glm_jax.train.ppo.update import Trainable
+from glm_jax.train.ppo.objective import Trainable
 from glm_jax.train.scoring import spoken
 from glm_jax.train.sft import SFTBatch
 

@@ -13,36 +13,21 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.model import GLM
 from glm_jax.sharding import laid_out, rows_split
-from glm_jax.train import layerwise, micro_batches, sft
-from glm_jax.train.losses import masked, policy_clipped, policy_loss, value_loss
+from glm_jax.train import layerwise, micro_batches
 from glm_jax.train.optimizer import optimizer
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
-from glm_jax.train.scoring import in_dtype, spoken, token_values
+from glm_jax.train.ppo.objective import (
+    Rollout,
+    Trainable,
+    actor_loss,
+    critic_loss,
+    means,
+    objective,
+    token_counts,
+)
+from glm_jax.train.scoring import token_values
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import Metrics
-
-
-class Trainable(NamedTuple):
-    actor: GLM
-    critic: GLM | None  # a head alone when it shares the actor's trunk; None without a critic
-
-
-class Rollout(NamedTuple):
-    """Responses with all that the updates need to know of them."""
-
-    tokens: Int[Array, "B T"]
-    mask: Bool[Array, "B T"]
-    learned: Bool[Array, "B R"]  # the response tokens that count in the losses
-    log_probs: Float[Array, "B R"]
-    values: Float[Array, "B R"] | None
-    advantages: Float[Array, "B R"]
-    returns: Float[Array, "B R"] | None
-
-    @property
-    def lengths(self) -> Int[Array, "B"]:
-        """Response tokens of each row."""
-        R = self.learned.shape[1]
-        return jnp.sum(self.mask[:, -R:], axis=1, dtype=jnp.int32)
 
 
 class Learner(NamedTuple):
@@ -114,17 +99,17 @@ def _layerwise(
     """
     (models, optimiser, skipped), (of_actor, of_critic) = learner, optimisers(config)
     m, supervised = rows_split((minibatch, supervised))
-    tokens, supervised_tokens = _tokens(m, supervised)
+    tokens, supervised_tokens = token_counts(m, supervised)
 
     def policy(actor: GLM):
-        total, (sums, largest, _) = _policy_loss(
+        total, (sums, largest, _) = actor_loss(
             actor, m, supervised, tokens, supervised_tokens, config
         )
         return total, (sums, largest)
 
     def value(critic: GLM):
         values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
-        return _value_loss(values_MxR, m, tokens, config)
+        return critic_loss(values_MxR, m, tokens, config)
 
     dtype = config.compute_dtype
     actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, dtype, actor_learns)
@@ -132,7 +117,7 @@ def _layerwise(
     if models.critic is not None:
         critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, dtype)
         sums, finite = sums | critic.aux, finite & critic.finite
-    metrics = _means(sums, tokens, supervised_tokens) | {
+    metrics = means(sums, tokens, supervised_tokens) | {
         "val/max_log_ratio": largest,
         "policy/grad_norm": actor.norm,
         "update/applied": finite.astype(jnp.float32),
@@ -140,24 +125,6 @@ def _layerwise(
     models = Trainable(actor.model, critic and critic.model)
     optimiser = Trainable(actor.optimiser, critic and critic.optimiser)
     return Learner(models, optimiser, jnp.where(finite, 0, skipped + 1)), metrics
-
-
-def _tokens(
-    minibatch: Rollout, supervised: SFTBatch | None
-) -> tuple[Float[Array, ""], Float[Array, ""] | None]:
-    """Those that count in the losses: of the answers, and of the supervised texts."""
-    tokens = jnp.maximum(jnp.sum(minibatch.learned, dtype=jnp.float32), 1.0)
-    if supervised is None:
-        return tokens, None
-    told = jnp.sum(supervised.loss_mask[:, 1:], dtype=jnp.float32)
-    return tokens, jnp.maximum(told, 1.0)
-
-
-def _means(
-    sums: Metrics, tokens: Float[Array, ""], supervised_tokens: Float[Array, ""] | None
-) -> Metrics:
-    counts = {"loss/supervised_avg": supervised_tokens}
-    return {name: total / counts.get(name, tokens) for name, total in sums.items()}
 
 
 def _backward(
@@ -168,14 +135,14 @@ def _backward(
     Each micro-batch's sums are divided by the tokens of the whole, so that the split is nothing
     but a matter of memory.
     """
-    tokens, supervised_tokens = _tokens(minibatch, supervised)
+    tokens, supervised_tokens = token_counts(minibatch, supervised)
     M, R = minibatch.learned.shape
     widths = micro_batches.widths(R, config.widths)
 
     def some(rows: Rollout, supervised: SFTBatch | None, lengths_M: Int[Array, "M"]) -> Backward:
         def backward(rows: Rollout, supervised: SFTBatch | None) -> Backward:
             def loss(models: Trainable):
-                return _loss(models, rows, supervised, tokens, supervised_tokens, config)
+                return objective(models, rows, supervised, tokens, supervised_tokens, config)
 
             (value, (sums, largest)), gradients = jax.value_and_grad(loss, has_aux=True)(models)
             return Backward(laid_out(gradients), value, sums, largest)
@@ -199,91 +166,8 @@ def _backward(
         shapes = jax.eval_shape(some, *jax.tree.map(lambda x: x[0], (parts[0], texts, parts[1])))
         zeros = laid_out(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
         done, _ = jax.lax.scan(add, zeros, (parts, texts))
-    metrics = _means(done.sums, tokens, supervised_tokens)
+    metrics = means(done.sums, tokens, supervised_tokens)
     return done, metrics | {"val/max_log_ratio": done.largest}
-
-
-def _loss(
-    models: Trainable,
-    m: Rollout,
-    supervised: SFTBatch | None,
-    tokens: Float[Array, ""],
-    supervised_tokens: Float[Array, ""] | None,
-    config: PPOHyperparameters,
-) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
-    """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
-    m, supervised = rows_split((m, supervised))
-    models = in_dtype(models, config.compute_dtype)
-    actor, critic = (model and model.rematerialised(config.remat) for model in models)
-    total, (sums, largest, hidden_MxRxD) = _policy_loss(
-        actor, m, supervised, tokens, supervised_tokens, config
-    )
-    if critic is not None:
-        if config.share_trunk:
-            values_MxR = critic.outputs(hidden_MxRxD)[..., 0]
-        else:
-            values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
-        value, value_sums = _value_loss(values_MxR, m, tokens, config)
-        total, sums = total + value, sums | value_sums
-    return total, (sums, largest)
-
-
-def _policy_loss(
-    actor: GLM,
-    m: Rollout,
-    supervised: SFTBatch | None,
-    tokens: Float[Array, ""],
-    supervised_tokens: Float[Array, ""] | None,
-    config: PPOHyperparameters,
-) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""], Float[Array, "M R D"]]]:
-    """(the actor's part of the loss, (sums, largest |log ratio|, the states of the answers))."""
-    R = m.learned.shape[1]
-    texts = [(m.tokens, m.mask, R + 1)]
-    if supervised is not None:
-        texts.append((supervised.tokens, supervised.mask, None))
-    hidden_MxRxD, *others = (states[:, :-1] for states in actor.hidden_of(texts))
-    log_probs_MxR, entropy_MxR = spoken(
-        actor, hidden_MxRxD, m.tokens[:, -R:], config.sampling.temperature, config.log_prob_chunk
-    )
-    policy_MxR = policy_loss(
-        log_probs_MxR, m.log_probs, m.advantages, config.clip, config.dual_clip
-    )
-    log_ratio_MxR = jnp.where(m.learned, log_probs_MxR - m.log_probs, 0.0)
-    ratio_MxR = jnp.exp(log_ratio_MxR)
-    clipped_MxR = policy_clipped(ratio_MxR, m.advantages, config.clip)
-    by_token = {
-        "loss/policy_avg": policy_MxR,
-        "policy/approxkl_avg": 0.5 * jnp.square(log_ratio_MxR),
-        "policy/clipfrac_avg": clipped_MxR.astype(jnp.float32),
-        "val/ratio": ratio_MxR,
-        "val/abs_log_ratio": jnp.abs(log_ratio_MxR),
-    }
-    if config.entropy_coefficient:
-        by_token["policy/entropy_avg"] = entropy_MxR
-    sums = {name: masked(x_MxR, m.learned).sum for name, x_MxR in by_token.items()}
-    total = sums["loss/policy_avg"] / tokens
-    if config.entropy_coefficient:
-        total -= config.entropy_coefficient * (sums["policy/entropy_avg"] / tokens)
-    if supervised is not None:
-        sums["loss/supervised_avg"] = sft.loss_in(
-            actor, others[0], supervised, config.log_prob_chunk
-        ).sum
-        mean = sums["loss/supervised_avg"] / supervised_tokens
-        total += config.supervised_coefficient * mean
-    return total, (sums, jnp.max(jnp.abs(log_ratio_MxR)), hidden_MxRxD)
-
-
-def _value_loss(
-    values_MxR: Float[Array, "M R"], m: Rollout, tokens: Float[Array, ""],
-    config: PPOHyperparameters,
-) -> tuple[Float[Array, ""], Metrics]:  # fmt: skip
-    """(the critic's part of the loss, sums)."""
-    value_MxR = value_loss(values_MxR, m.values, m.returns, config.value_clip)
-    unclipped_MxR = value_loss(values_MxR, m.values, m.returns, None)
-    clipped_MxR = (value_MxR > unclipped_MxR).astype(jnp.float32)
-    by_token = {"loss/value_avg": value_MxR, "val/clipfrac_avg": clipped_MxR}
-    sums = {name: masked(x_MxR, m.learned).sum for name, x_MxR in by_token.items()}
-    return config.value_coefficient * (sums["loss/value_avg"] / tokens), sums
 
 
 def optimisers(config: PPOHyperparameters) -> Trainable:
