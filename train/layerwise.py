@@ -166,7 +166,9 @@ _stack.defvjp(_forward, _backward)
 
 
 def _layer(block: Block, streams: Streams, sights: tuple[Sight, ...]) -> Streams:
-    block = laid_out(block)  # or XLA gathers the weights of all layers at once, before the loop
+    # or XLA gathers, or casts, the weights of all layers at once, before the loop
+    block = jax.lax.optimization_barrier(laid_out(block))
+    block = jax.tree.map(lambda w: w.astype(streams[0].dtype), block)
     outputs = (
         block(x, sight.angles, sight.mask, None, 0)[0]
         for x, sight in zip(streams, sights, strict=True)
