@@ -1,10 +1,10 @@
 """Routed experts on a mesh: tokens go to the chips that hold their experts, and weights stay.
 
 The chips along `expert` gather each other's tokens, each computes what its own experts make of
-them, and the sums are scattered back. Of GLM-4.5-Air's 128 experts a token has 8: of 8 chips 5 on
-average, of 16 chips 6, so that sending only those would move half as much at best, by a ragged
-all-to-all that XLA has for TPU alone. Bounded by the worst case, a dense one would move 8 times as
-much.
+them, and the sums are scattered back. A token of GLM-4.5-Air has 8 of 128 experts, on 5 of 8 chips
+or on 6 of 16: to send it to those alone would take two thirds or two fifths of it, but needs a
+ragged all-to-all, which XLA for CPU lacks; a dense one with room for the worst case takes 8 times
+as much. No token is dropped: each chip could compute them all.
 
 Dimensions in names: X tokens of a chip, Y of all chips along `expert`, E experts, K experts of a
 token, P (token, expert) pairs that are computed at a time.
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from glm_jax.sharding import GENERATION, spec
 
-# Pairs of which a chip computes all that there may be at once; when its share is more, that many.
+# A chip whose share is no more pairs computes at once all that there may be, as in decoding.
 ROOM = 1024
 
 
@@ -44,14 +44,11 @@ class SwiGLU(NamedTuple):
 
 
 AXES = SwiGLU(("embed", "ffn"), ("embed", "ffn"), ("ffn", "embed"))
-Route = Callable[
-    [Float[Array, "X D"]], tuple[Float[Array, "X K"], Int[Array, "X K"]]
-]  # weights and numbers of each token's experts
 
 
 def on_mesh(
     x: Float[Array, "B T D"],
-    route: Callable,
+    route: Callable[..., tuple[Float[Array, "X K"], Int[Array, "X K"]]],
     router: tuple[Array, ...],
     experts: SwiGLU,
     shared: SwiGLU,
@@ -93,15 +90,15 @@ def _held(
 ) -> Float[Array, "Y D"]:
     """The sum of what this chip's experts make of each token, weighted.
 
-    All pairs may be this chip's. As many as its share are computed at a time, until there are no
-    more, in the memory of one share.
+    All pairs may be this chip's: it computes an even share of them at a time, in the memory that
+    takes, until it has no more.
     """
     (Y, K), E, chips = experts_YxK.shape, len(experts.gate), jax.lax.axis_size("expert")
     pairs = experts_YxK.reshape(-1) - jax.lax.axis_index("expert") * E
     pairs = jnp.where((pairs >= 0) & (pairs < E), pairs, E)  # those of other chips come last
     order = jnp.argsort(pairs)
     ends_E = jnp.cumsum(jnp.bincount(pairs, length=E))
-    shares = chips if Y * K > ROOM * chips else 1
+    shares = chips if ROOM * chips < Y * K else 1
     P = Y * K // shares
 
     def share(y_YxD: Float[Array, "Y D"], first: Int[Array, ""]) -> Float[Array, "Y D"]:
@@ -111,7 +108,9 @@ def _held(
         at_P = jnp.where(jnp.arange(P) < ends_E[-1] - first, pairs_P // K, Y)
         rows_PxD = tokens_YxD.at[at_P].get(mode="fill", fill_value=0)
         weights_P = weights_YxK.reshape(-1)[pairs_P].astype(y_YxD.dtype)
-        return y_YxD.at[at_P].add(experts.ragged(rows_PxD, sizes_E) * weights_P[:, None], mode="drop")
+        return y_YxD.at[at_P].add(
+            experts.ragged(rows_PxD, sizes_E) * weights_P[:, None], mode="drop"
+        )
 
     y_YxD = jnp.zeros_like(tokens_YxD)
     if shares == 1:

@@ -1,22 +1,22 @@
 """Experts on a mesh are those of one device: outputs, gradients and answers, however they route."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax import dispatch
+from glm_jax import dispatch, model
 from glm_jax.decoding import rollout, row_keys
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.sampling import Sampling
 from glm_jax.sharding import placed
+from glm_jax.train.plan.hlo import collectives
 
 B, T = 8, 6
 EXPERTS = {
     "model_type": "glm4_moe", "n_routed_experts": 16, "num_experts_per_tok": 4,
     "n_shared_experts": 1, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
+    "num_hidden_layers": 3,
 }  # fmt: skip
 MESHES = {
     "expert 8": MeshConfig(expert=8),
@@ -24,27 +24,27 @@ MESHES = {
     "data 2, expert 2, tensor 2": MeshConfig(data=2, expert=2, tensor=2),
     "fsdp 2, expert 4": MeshConfig(fsdp=2, expert=4),
 }
-on_every_mesh = pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
 TOKENS = np.random.default_rng(0).integers(8, 50, (B, T), np.int32)
 MASK = np.arange(T)[None] < np.random.default_rng(1).integers(3, T + 1, B)[:, None]
 
 
-def one_expert(model):
-    """Every token takes the first K experts, which lie on one or two chips."""
+def routed(model, route):
+    """Freely, or every token to the same experts, which lie on one chip or two."""
     bias = model.blocks.experts.router_bias
-    bias[...] = jnp.where(jnp.arange(16) < 4, 9.0, 0.0)[None]
+    if route == "one":
+        bias[...] = jnp.where(jnp.arange(16) < 4, 9.0, 0.0)[None] + jnp.zeros_like(bias[...])
     return model
 
 
 def learned(model, tokens, mask):
-    """Logits, and the gradient of a loss that every one of them matters to."""
+    """The gradient of a loss, and the logits."""
 
     def loss(model):
         logits = model(tokens, mask)
         wanted = jax.nn.one_hot(jnp.roll(tokens, -1, axis=1), logits.shape[-1])
         return jnp.mean(jnp.sum(wanted * jax.nn.log_softmax(logits), -1), where=mask), logits
 
-    return jax.value_and_grad(loss, has_aux=True)(model)
+    return jax.grad(loss, has_aux=True)(model)
 
 
 def same(found, expected):
@@ -55,14 +55,52 @@ def same(found, expected):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
-@on_every_mesh
-@pytest.mark.parametrize("room", [dispatch.ROOM, 1], ids=["at once", "in shares"])
-@pytest.mark.parametrize("route", [lambda model: model, one_expert], ids=["free", "one"])
-def test_logits_and_gradients(tiny, shape, room, route, monkeypatch):
-    monkeypatch.setattr(dispatch, "ROOM", room)
-    model = route(tiny(**EXPERTS))
-    expected = jax.jit(learned)(model, TOKENS, MASK)
-    mesh = make_mesh(shape, [model.config])
+@pytest.fixture(scope="module")
+def alone(tiny):
+    """What one device finds, by route."""
+    one = jax.jit(learned)
+    return {r: one(routed(tiny(**EXPERTS), r), TOKENS, MASK) for r in ("free", "one")}
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
+def test_logits_and_gradients(tiny, alone, shape, monkeypatch):
+    """Layers in a loop, computed again in the backward pass; in as many shares as there may be."""
+    monkeypatch.setattr(dispatch, "ROOM", 1)
+    monkeypatch.setattr(model, "UNROLLED", 0)
+    mesh = make_mesh(shape, [tiny(**EXPERTS).config])
     with on_mesh(mesh):
-        found = jax.jit(learned)(placed(model, mesh), TOKENS, MASK)
+        program = jax.jit(lambda *given: learned(*given))
+        for route, expected in alone.items():
+            given = routed(tiny(**EXPERTS), route).rematerialised("full")
+            same(program(placed(given, mesh), TOKENS, MASK), expected)
+
+
+def test_answers(tiny):
+    sampling = Sampling(max_new_tokens=5)
+    given = TOKENS, MASK, row_keys(jax.random.key(0), jnp.arange(B))
+    whole = tiny(**EXPERTS)
+    expected = jax.jit(rollout, static_argnums=4)(whole, *given, sampling)
+    mesh = make_mesh(MESHES["fsdp 2, expert 4"], [whole.config])
+    with on_mesh(mesh):
+        found = jax.jit(rollout, static_argnums=4)(placed(whole, mesh), *given, sampling)
     same(found, expected)
+
+
+def test_rows_that_the_mesh_does_not_divide(tiny):
+    layer = model._layers(tiny(**EXPERTS).blocks)[0].experts
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 32)), jnp.float32)
+    mesh = make_mesh(MESHES["data 2, expert 2, tensor 2"], [layer.config])
+    with on_mesh(mesh):
+        found = jax.jit(lambda layer, x: layer(x))(placed(layer, mesh), x)
+    same(found, layer(x))
+
+
+def test_no_chip_gathers_the_experts_of_a_layer(tiny):
+    whole = tiny(**EXPERTS)
+    mesh = make_mesh(MESHES["fsdp 2, expert 4"], [whole.config])
+    with on_mesh(mesh):
+        program = jax.jit(lambda m, *given: m(*given))
+        text = program.lower(placed(whole, mesh), TOKENS, MASK).compile().as_text()
+    largest = max(c.bytes for c in collectives(text, 1) if c.kind == "all-gather")
+    gate = whole.blocks.experts.gate
+    assert largest < gate[0].nbytes
