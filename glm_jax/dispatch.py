@@ -104,13 +104,14 @@ def _held(
     def share(y_YxD: Float[Array, "Y D"], first: Int[Array, ""]) -> Float[Array, "Y D"]:
         sizes_E = jnp.diff(jnp.clip(ends_E - first, 0, P), prepend=0)
         pairs_P = jax.lax.dynamic_slice_in_dim(order, first, P)
-        # what follows the last pair of this chip comes from nowhere and goes nowhere
-        at_P = jnp.where(jnp.arange(P) < ends_E[-1] - first, pairs_P // K, Y)
+        # what follows the last pair of this chip comes from nowhere and goes nowhere; and what a
+        # ragged product leaves there is not said, nor that it is finite
+        own_P = jnp.arange(P) < ends_E[-1] - first
+        at_P = jnp.where(own_P, pairs_P // K, Y)
         rows_PxD = tokens_YxD.at[at_P].get(mode="fill", fill_value=0)
+        made_PxD = jnp.where(own_P[:, None], experts.ragged(rows_PxD, sizes_E), 0)
         weights_P = weights_YxK.reshape(-1)[pairs_P].astype(y_YxD.dtype)
-        return y_YxD.at[at_P].add(
-            experts.ragged(rows_PxD, sizes_E) * weights_P[:, None], mode="drop"
-        )
+        return y_YxD.at[at_P].add(made_PxD * weights_P[:, None], mode="drop")
 
     y_YxD = jnp.zeros_like(tokens_YxD)
     if shares == 1:
