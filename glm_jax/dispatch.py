@@ -116,8 +116,8 @@ def _held(
     y_YxD = jnp.zeros_like(tokens_YxD)
     if shares == 1:
         return share(y_YxD, jnp.int32(0))
-    share = jax.checkpoint(share)  # or the backward pass would keep the rows of all shares
 
+    @jax.checkpoint  # or the backward pass would keep the rows of each share, and the weights too
     def each(y_YxD, first):
         some = first < ends_E[-1]
         return jax.lax.cond(some, share, lambda y, _: y, y_YxD, first), None
