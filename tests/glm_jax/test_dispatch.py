@@ -104,3 +104,16 @@ def test_no_chip_gathers_the_experts_of_a_layer(tiny):
     largest = max(c.bytes for c in collectives(text, 1) if c.kind == "all-gather")
     gate = whole.blocks.experts.gate
     assert largest < gate[0].nbytes
+
+
+def test_the_backward_pass_keeps_nothing_of_a_share(tiny, monkeypatch):
+    """Neither its rows nor, with them, the weights once more."""
+    monkeypatch.setattr(dispatch, "ROOM", 1)
+    layer, x = model._layers(tiny(**EXPERTS).blocks)[0].experts, jnp.ones((B, T, 32))
+    mesh = make_mesh(MESHES["expert 8"], [layer.config])
+    with on_mesh(mesh):
+        loss = lambda layer, x: jnp.sum(layer(x))  # noqa: E731
+        traced = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(layer, x))
+    assert "length=8" in traced
+    assert "f32[2,32,24]" in traced and "f32[8,2,32,24]" not in traced
+    assert f"f32[{B * T},32]" in traced and f"f32[8,{B * T},32]" not in traced
