@@ -3,13 +3,15 @@
 Dimensions in names: X tokens, E experts, K experts of a token, F ffn of an expert.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from glm_jax.config import GLMConfig
-from glm_jax.layers import project
+from glm_jax.dispatch import SwiGLU, on_mesh
 from glm_jax.weights import Disk, Place, fan_in, weight, zeros
 
 
@@ -40,28 +42,26 @@ class Experts(nnx.Module):
         self.shared_down = weight(rngs, (S, D), out_axes, fan_in(S, residual), own)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        config, tokens_XxD = self.config, x.reshape(-1, x.shape[-1])
-        weights_XxK, experts_XxK = route(
-            tokens_XxD, self.router[...], self.router_bias[...], config
-        )
+        def mlp(prefix: str = "") -> SwiGLU:
+            names = (prefix + name for name in SwiGLU._fields)
+            return SwiGLU(*(getattr(self, name)[...].astype(x.dtype) for name in names))
+
+        chosen = partial(route, config=self.config)
+        router, experts, shared = (self.router[...], self.router_bias[...]), mlp(), mlp("shared_")
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.empty:
+            return on_mesh(x, chosen, router, experts, shared, mesh)
+        tokens_XxD = x.reshape(-1, x.shape[-1])
+        weights_XxK, experts_XxK = chosen(tokens_XxD, *router)
         # tokens in the order of their experts: each expert's rows lie together, however many
-        K = config.num_experts_per_tok
+        K = self.config.num_experts_per_tok
         order = jnp.argsort(experts_XxK.reshape(-1))
-        sizes_E = jnp.bincount(experts_XxK.reshape(-1), length=config.n_routed_experts)
-        sorted_XKxD = tokens_XxD[order // K]
-
-        def product(rows: Float[Array, "X I"], w: nnx.Param) -> Float[Array, "X O"]:
-            return jax.lax.ragged_dot(rows, w[...].astype(rows.dtype), sizes_E)
-
-        hidden = jax.nn.silu(product(sorted_XKxD, self.gate)) * product(sorted_XKxD, self.up)
-        outputs_XKxD = product(hidden, self.down)
+        sizes_E = jnp.bincount(experts_XxK.reshape(-1), length=self.config.n_routed_experts)
+        outputs_XKxD = experts.ragged(tokens_XxD[order // K], sizes_E)
         outputs_XKxD = jnp.zeros_like(outputs_XKxD).at[order].set(outputs_XKxD)
         weights = weights_XxK.astype(x.dtype)[..., None]
         routed = jnp.sum(outputs_XKxD.reshape(-1, K, x.shape[-1]) * weights, axis=1)
-
-        shared = jax.nn.silu(project(tokens_XxD, self.shared_gate))
-        shared = shared * project(tokens_XxD, self.shared_up)
-        return (routed + project(shared, self.shared_down)).reshape(x.shape)
+        return (routed + shared(tokens_XxD)).reshape(x.shape)
 
 
 def route(

@@ -153,6 +153,23 @@ def test_a_training_step(tiny, shape, kind, memory):
     assert parts(found.model.blocks.q[...]) == shape.fsdp * shape.tensor
 
 
+def test_a_layerwise_step_of_experts(tiny):
+    experts = {
+        "model_type": "glm4_moe", "attention_bias": False, "n_routed_experts": 8,
+        "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 8,
+        "first_k_dense_replace": 1,
+    }  # fmt: skip
+    model, shape = tiny(**SHAPE, **experts), MeshConfig(fsdp=2, expert=2, tensor=2)
+    mesh = make_mesh(shape, [model.config])
+    state = start(model, adamw(UNCLIPPED, 10))
+    expected, metrics = stepped("sft", jax.tree.map(jnp.copy, state), None, LAYERWISE)
+    with on_mesh(mesh):
+        found, again = stepped("sft", placed(state, mesh), None, LAYERWISE)
+    close(found, expected)
+    close(again, metrics)
+    assert parts(found.model.blocks.experts.gate[...]) == 8
+
+
 @pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
 @pytest.mark.parametrize(
     "memory", [{"rows": 4}, {"remat": "full"}, {"remat": "products", "rows": 8}]

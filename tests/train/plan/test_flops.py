@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from benchmarks.roofline import forward_flops
+from glm_jax import dispatch
+from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.train.plan.flops import flops
 
 A = jnp.ones((4, 8))
@@ -47,6 +50,34 @@ def test_what_is_computed_again_counts_again():
         for remat in (False, True)
     )
     assert again == plain + ONE
+
+
+def test_what_each_device_computes_is_counted_for_all():
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2), [])
+    rows = PartitionSpec(("data", "fsdp"))
+    split = jax.shard_map(lambda x: x @ W, mesh=mesh, in_specs=rows, out_specs=rows)
+    assert flops(jax.make_jaxpr(split)(jnp.ones((32, 8))), 1) == 8 * ONE
+
+
+@pytest.mark.parametrize("room", [dispatch.ROOM, 1], ids=["at once", "in shares"])
+@pytest.mark.parametrize("shape", [None, MeshConfig(expert=8), MeshConfig(fsdp=2, expert=4)])
+def test_a_token_counts_for_each_of_its_experts(tiny, shape, room, monkeypatch):
+    """Not for all that there are, nor for the room that a chip has for more."""
+    monkeypatch.setattr(dispatch, "ROOM", room)
+    D, E, K, F, X = 16, 16, 4, 24, 48
+    blocks = tiny(
+        model_type="glm4_moe", attention_bias=False, n_routed_experts=E, num_experts_per_tok=K,
+        n_shared_experts=1, moe_intermediate_size=F, num_hidden_layers=1,
+    ).blocks  # fmt: skip
+    layer, x = jax.tree.map(lambda w: w[0], blocks.experts), jnp.ones((8, 6, D))
+    with on_mesh(shape and make_mesh(shape, [layer.config])):
+        forward = flops(jax.make_jaxpr(lambda layer, x: layer(x))(layer, x), 1)
+        loss = lambda layer, x: jnp.sum(layer(x))  # noqa: E731
+        both = flops(jax.make_jaxpr(jax.grad(loss, (0, 1)))(layer, x), 1)
+    experts, others = 2 * X * K * 3 * D * F, 2 * X * (D * E + 3 * D * F)
+    assert forward == experts + others
+    again = 1 if room == 1 and shape else 0  # shares compute their rows again
+    assert both == (3 + again) * experts + 3 * others
 
 
 def test_a_model(tiny):
