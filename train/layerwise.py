@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.block import Block
 from glm_jax.model import GLM, Sight
@@ -124,10 +124,11 @@ def _stack(
 
 
 def _forward(change, layers, streams, sights):
-    def layer(streams: Streams, block: Block):
-        return _layer(block, streams, sights), streams
+    def one(streams: Streams, given):
+        return _layer(given[0], streams, sights, given[1]), streams
 
-    outputs, inputs = jax.lax.scan(layer, streams, layers.blocks)
+    depth = jax.tree.leaves(layers.blocks)[0].shape[0]
+    outputs, inputs = jax.lax.scan(one, streams, (layers.blocks, jnp.arange(depth)))
     return outputs, (layers, inputs, sights)
 
 
@@ -145,7 +146,7 @@ def _backward(change, kept, gradients: Streams):
         gradients, pair, squares = carry
         layer, streams = given
         block, own = at(pair, layer)
-        _, pull = jax.vjp(lambda *of: _layer(*of, sights), block, streams)
+        _, pull = jax.vjp(lambda *of: _layer(*of, sights, layer), block, streams)
         gradient, gradients = pull(gradients)
         gradient = laid_out(gradient)
         gradients = tuple(constrained(g, "rows", None, None) for g in gradients)
@@ -165,10 +166,13 @@ def _backward(change, kept, gradients: Streams):
 _stack.defvjp(_forward, _backward)
 
 
-def _layer(block: Block, streams: Streams, sights: tuple[Sight, ...]) -> Streams:
-    # or XLA gathers, or casts, the weights of all layers at once, before the loop
-    block = jax.lax.optimization_barrier(laid_out(block))
-    block = jax.tree.map(lambda w: w.astype(streams[0].dtype), block)
+def _layer(
+    block: Block, streams: Streams, sights: tuple[Sight, ...], layer: Int[Array, ""]
+) -> Streams:
+    # or XLA gathers the weights of all layers at once, before the loop; and the factor, which is 1,
+    # changes with the layer for all it knows: or it casts all of them there
+    block, one = laid_out(block), 1.0 - (layer >> 30).astype(jnp.float32)
+    block = jax.tree.map(lambda w: (w * one).astype(streams[0].dtype), block)
     outputs = (
         block(x, sight.angles, sight.mask, None, 0)[0]
         for x, sight in zip(streams, sights, strict=True)
