@@ -161,7 +161,7 @@ def test_a_layerwise_step_of_experts(tiny):
     }  # fmt: skip
     model, shape = tiny(**SHAPE, **experts), MeshConfig(fsdp=2, expert=2, tensor=2)
     mesh = make_mesh(shape, [model.config])
-    state = start(model, adamw(UNCLIPPED, 10))
+    state = start(model, optimizer(UNCLIPPED, 10))
     expected, metrics = stepped("sft", jax.tree.map(jnp.copy, state), None, LAYERWISE)
     with on_mesh(mesh):
         found, again = stepped("sft", placed(state, mesh), None, LAYERWISE)

@@ -103,7 +103,8 @@ def test_one_iteration(models):
     assert all(x.is_deleted() for x in given)  # the state's memory was written over
     assert not any(x.is_deleted() for x in jax.tree.leaves(models))
     counts = [x for x in jax.tree.leaves(state.optimiser) if x.dtype == jnp.int32]
-    assert counts and all(jnp.all(count == CONFIG.updates) for count in counts) and CONFIG.updates == 4
+    assert counts and all(jnp.all(count == CONFIG.updates) for count in counts)
+    assert CONFIG.updates == 4
 
 
 def test_a_model_has_no_kl_to_itself_whatever_the_temperature(models):
