@@ -20,7 +20,6 @@ T = TypeVar("T")
 LOST = 20  # seconds without a sign of life until the others end too
 _ADDRESS = "JAX_COORDINATOR_ADDRESS"
 _NUMBERS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-_TASKS = "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"
 
 
 def join() -> None:
@@ -28,14 +27,14 @@ def join() -> None:
 
     There are where JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID) names them,
     among several tasks of Slurm or Open MPI, and on a TPU host, where JAX finds them by itself.
-    Raises InputError when the variables will not do.
+    Raises InputError when these variables will not do.
     """
     if jax.distributed.is_initialized():
         return
     named = _ADDRESS in os.environ
-    tasks = max(int(os.environ.get(name, 1)) for name in _TASKS)
+    ranks, tasks = (_number(name) or 1 for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"))
     on_tpu = (jax.config.jax_platforms or "").startswith("tpu")  # as JAX itself has set it there
-    if not (named or tasks > 1 or on_tpu):
+    if not (named or ranks > 1 or tasks > 1 or on_tpu):
         return
     number, place = (_number(name) if named else None for name in _NUMBERS)
     try:
@@ -46,9 +45,10 @@ def join() -> None:
             shutdown_timeout_seconds=3 * LOST,
         )
     except ValueError as error:
-        if named:
-            raise InputError(f"{_ADDRESS} is set, but {', '.join(_NUMBERS)}: {error}") from None
-        # JAX has found no others: a single host
+        if named or ranks > 1:
+            told = f"{_ADDRESS}, {' and '.join(_NUMBERS)} must say who the run's processes are"
+            raise InputError(f"{told}: {error}") from None
+        # JAX has found no others: a single TPU host, or a job of Slurm's without srun
 
 
 def _number(name: str) -> int | None:
@@ -100,6 +100,19 @@ def _told(data: bytes) -> bytes:
     if leads():
         buffer[:length] = np.frombuffer(data, np.uint8)
     return multihost_utils.broadcast_one_to_all(buffer)[:length].tobytes()
+
+
+def all_end() -> bool:
+    """Whether the other processes end as well, now that this one does: waits for them a while."""
+    if not several():
+        return True
+    from orbax.checkpoint.multihost import get_barrier_sync_fn  # heavy, and rarely needed
+
+    try:
+        get_barrier_sync_fn()(key="glm-rlhf ends", timeout_ms=LOST * 1000)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def asked_to_end(step: int) -> bool:

@@ -35,11 +35,17 @@ SAMPLING = {
 
 def program() -> NoReturn:
     """The program `glm-rlhf`."""
-    status = main()
+    leave(main())
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the program; a process that fails alone does not wait for those that go on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == 130:
-        os._exit(status)  # a compilation that was interrupted would crash an orderly end
+    processes = sys.modules.get("glm_jax.processes")
+    # a compilation that was interrupted would crash an orderly end
+    if status == 130 or (status and processes and not processes.all_end()):
+        os._exit(status)
     sys.exit(status)
 
 
