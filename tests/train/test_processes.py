@@ -29,6 +29,7 @@ SHAPE = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8,
 }  # fmt: skip
+pytestmark = pytest.mark.slow
 TRAINERS = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}
 
 
