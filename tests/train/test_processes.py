@@ -121,8 +121,8 @@ class Pair:
             for process in self._processes:
                 process.kill()
 
-    def statuses(self, i: int) -> list[int]:
-        return json.loads((self._folder / f"statuses{i}.json").read_text())
+    def listed(self, name: str, i: int) -> list:
+        return json.loads((self._folder / f"{name}{i}.json").read_text())
 
     def said(self, i: int) -> str:
         return (self._folder / f"said{i}").read_text()
@@ -170,12 +170,14 @@ def test_two_processes_are_one(both, folder, trainer):
 
 def test_all_processes_say_what_is_wrong_with_a_configuration(both, folder):
     for i in range(2):
-        assert both.statuses(i) == [2, 0, 0, 0, 0, 1]
+        assert both.listed("statuses", i) == [2, 0, 0, 0, 0, 1]
         assert "glm-rlhf: error: mesh: slices (4) must divide data (2)" in both.said(i)
     assert not (folder / "refused").exists()
 
 
-def test_the_first_process_tells(both):
+def test_the_first_process_writes_and_tells(both):
+    assert any(file.endswith("metrics.jsonl") for file in both.listed("wrote", 0))
+    assert both.listed("wrote", 1) == []
     assert "supervised fine-tuning: 4" in both.said(0) and "evaluation after 2" in both.said(0)
     assert "supervised" not in both.said(1).replace("supervised fine-tuning: asked to end", "")
     assert "evaluation" not in both.said(1)
