@@ -11,6 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 from pydantic import PositiveInt
 
+from glm_jax import processes
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
@@ -54,7 +55,7 @@ def mesh_for(
 
     Raises InputError when the devices, a model or a batch do not fit the mesh, by name.
     """
-    if config.devices == 1:
+    if config.devices == 1 and not processes.several():
         return None
     check_rows(config, rows)
     return make_mesh(config, models)
@@ -75,9 +76,13 @@ def make_mesh(
     if config.slices > 1:
         inside = config.data // config.slices, *shape[1:]
         across = config.slices, *[1] * (len(shape) - 1)
-        array = mesh_utils.create_hybrid_device_mesh(
-            inside, across, devices, allow_split_physical_axes=True
-        )
+        try:
+            array = mesh_utils.create_hybrid_device_mesh(
+                inside, across, devices, allow_split_physical_axes=True,
+                process_is_granule=devices[0].platform == "cpu",
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(f"mesh: slices ({config.slices}): {error}") from None
     elif devices[0].platform == "tpu":
         array = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     else:

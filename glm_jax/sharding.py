@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.errors import InputError
@@ -131,7 +133,18 @@ def placed(tree: Tree, mesh: Mesh | None) -> Tree:
 def _put(x: Any, sharding: NamedSharding) -> Any:
     if isinstance(x, jax.ShapeDtypeStruct):
         return x.update(sharding=sharding)
-    return jax.device_put(x, sharding)
+    if sharding.is_fully_addressable or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return jax.device_put(x, sharding)
+    # every process has all of x, and gives its own devices their parts
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+
+def gathered(x: jax.Array) -> np.ndarray:
+    """On the host: the whole array. When parts are other processes', all of them must call this."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
 
 
 def _is_weight(leaf: Any) -> bool:

@@ -22,7 +22,7 @@ STAGES = {
     "ppo": ("ppo.PPOConfig", "train a policy against a reward model"),
     "dpo": ("dpo.DPOConfig", "train a policy on preference pairs"),
 }
-PLANNED = "sft", "reward", "ppo", "dpo"
+TRAINING = "sft", "reward", "ppo", "dpo"
 SAMPLING = {
     "max_new_tokens": (int, "longest response"),
     "temperature": (float, "0: the likeliest token each time"),
@@ -35,11 +35,17 @@ SAMPLING = {
 
 def program() -> NoReturn:
     """The program `glm-rlhf`."""
-    status = main()
+    leave(main())
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the program; a process that fails alone does not wait for those that go on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == 130:
-        os._exit(status)  # a compilation that was interrupted would crash an orderly end
+    processes = sys.modules.get("glm_jax.processes")
+    # a compilation that was interrupted would crash an orderly end
+    if status == 130 or (status and processes and not processes.all_end()):
+        os._exit(status)
     sys.exit(status)
 
 
@@ -163,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--topology", required=True, metavar="SLICE", help="v5p:4x4x4, or v5p-128")
     plan.add_argument(
         "--stage",
-        choices=PLANNED,
+        choices=TRAINING,
         help="what CONFIG configures; by default the first word of its name",
     )
     plan.add_argument("--json", action="store_true", default=False, help="one object on one line")
@@ -188,11 +194,17 @@ def _stage(arguments: Namespace) -> None:
 
 
 def _run(stage: str, config: str, overrides: Sequence[str]) -> None:
+    from glm_jax import processes
     from glm_jax.configuration import load
+    from glm_jax.train import progress
 
-    kind = _configuration(stage)
+    settings = load(_configuration(stage), config, overrides)
+    processes.join()
+    if processes.several() and stage not in TRAINING:
+        raise InputError(f"{stage} runs in one process; {', '.join(TRAINING)} in several")
+    progress.console.quiet = not processes.leads()
     file, _ = STAGES[stage][0].split(".")
-    importlib.import_module(f"glm_jax.train.{file}").run(load(kind, config, overrides))
+    importlib.import_module(f"glm_jax.train.{file}").run(settings)
 
 
 def _configuration(stage: str) -> type:
@@ -235,8 +247,10 @@ def _plan(arguments: Namespace) -> int:
 
     # the shipped ones are named by their stage: ppo-chatglm3-6b-v5e-64
     stage = getattr(arguments, "stage", os.path.basename(arguments.config).partition("-")[0])
-    if stage not in PLANNED:
-        raise InputError(f"{arguments.config}: say what it configures: --stage {'|'.join(PLANNED)}")
+    if stage not in TRAINING:
+        raise InputError(
+            f"{arguments.config}: say what it configures: --stage {'|'.join(TRAINING)}"
+        )
     config = load(_configuration(stage), arguments.config, arguments.overrides)
     found = plan(config, arguments.topology)
     print(json.dumps(found) if arguments.json else told(found))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 
 from glm_jax.errors import RunStopped
+from glm_jax.processes import asked_to_end
 from glm_jax.train.progress import progress
 from glm_jax.train.run_folder import Checkpoints, JsonLines
 
@@ -78,6 +79,8 @@ def train(
                 unread.append((i, begun, (metrics, outputs)))
                 done = i + 1
                 read(keep=1)
+                if asked_to_end(done):
+                    raise RunStopped(f"{label}: asked to end; step {done} is saved, go on from it")
                 if done % checkpoint_every == 0 or (keep_last and done == steps):
                     read()
                     checkpoints.save(done, state)

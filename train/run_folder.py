@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 from glm_jax import configuration
 from glm_jax.configuration import to_dict
 from glm_jax.errors import InputError
+from glm_jax.processes import decided, leads
 
 State = TypeVar("State")
 
@@ -26,7 +28,10 @@ def begun(folder: str | Path, config: Any, may_differ: Sequence[str] = ()) -> bo
     Raises InputError when it belongs to another one, naming what differs, or is no run's. The keys
     of `may_differ`, given by their paths, do not count.
     """
-    folder = Path(folder)
+    return decided(partial(_begun, Path(folder), config, may_differ))
+
+
+def _begun(folder: Path, config: Any, may_differ: Sequence[str]) -> bool:
     file = folder / "config.yaml"
     if file.exists():
         differences = _differences(_saved(file, config), to_dict(config))
@@ -50,9 +55,13 @@ def claim(folder: str | Path, config: Any, may_differ: Sequence[str] = ()) -> Pa
     """
     folder = Path(folder)
     file = folder / "config.yaml"
-    if not begun(folder, config, may_differ) or _saved(file, config) != to_dict(config):
-        folder.mkdir(parents=True, exist_ok=True)
-        configuration.save(config, file)
+
+    def write() -> None:
+        if not _begun(folder, config, may_differ) or _saved(file, config) != to_dict(config):
+            folder.mkdir(parents=True, exist_ok=True)
+            configuration.save(config, file)
+
+    decided(write)
     return folder
 
 
@@ -73,7 +82,9 @@ def _differences(saved: Mapping, given: Mapping, prefix: str = "") -> dict[str, 
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Writes the whole file or nothing."""
+    """Writes the whole file or nothing, in the first process."""
+    if not leads():
+        return
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, file)
@@ -111,7 +122,7 @@ class Checkpoints:
     def delete(self) -> None:
         """A finished run needs no checkpoint: its results are its state."""
         self._manager.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        decided(partial(shutil.rmtree, self._folder, ignore_errors=True))
 
 
 def _named(state: Any) -> dict[str, jax.Array]:
@@ -120,9 +131,13 @@ def _named(state: Any) -> dict[str, jax.Array]:
 
 
 class JsonLines:
-    """A file of one JSON object a line, cut back on opening to the steps before `step`."""
+    """A file of one JSON object a line, cut back on opening to the steps before `step`; written in
+    the first process."""
 
     def __init__(self, file: Path, step: int):
+        if not leads():
+            self._file = open(os.devnull, "w")  # noqa: SIM115
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(file) if row["step"] < step] if step else []
         temporary = file.with_name(f".{file.name}.tmp")

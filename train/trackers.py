@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glm_jax.errors import InputError
+from glm_jax.processes import leads
 
 Tracker = Literal["tensorboard", "wandb"]
 Log = Callable[[int, Mapping[str, float | None]], None]
@@ -38,7 +39,9 @@ def opened(
     """
     with ExitStack() as stack:
         open_one = {"tensorboard": _tensorboard, "wandb": _wandb}
-        logs = [stack.enter_context(open_one[name](folder, start, config)) for name in names]
+        logs = [
+            stack.enter_context(open_one[name](folder, start, config)) for name in names if leads()
+        ]
 
         def log(step: int, metrics: Mapping[str, float | None]) -> None:
             known = {name: value for name, value in metrics.items() if value is not None}

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import get_args
 
 import jax
@@ -24,13 +24,14 @@ from glm_jax.checkpoint.loading import fill
 from glm_jax.checkpoint.model_folder import replacing
 from glm_jax.checkpoint.placement import Piece, Tensor, declared, matrices, matrix, tensors
 from glm_jax.checkpoint.progress import byte_bar
-from glm_jax.checkpoint.safetensors_files import write_safetensors
+from glm_jax.checkpoint.safetensors_files import reading_order, write_safetensors
 from glm_jax.checkpoint.stored_tensor import StoredTensor
 from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
 from glm_jax.model import GLM, Head
-from glm_jax.sharding import weight_sharding
+from glm_jax.processes import leads, together
+from glm_jax.sharding import gathered, weight_sharding
 from glm_jax.text.tokenizer import Tokenizer
 
 _DTYPES = tuple(jnp.dtype(name) for name in ("float32", "bfloat16", "float16"))
@@ -118,17 +119,24 @@ def save_pretrained(
     ChatGLM3 and GLM-4-9B as first released, whose code is to be laid beside them.
 
     A model that was there is replaced; without `tokenizer` the files of its own stay. A folder that
-    holds other things raises InputError, and is left as it is.
+    holds other things raises InputError, and is left as it is. Of several processes all must call
+    this; the first writes.
     """
     if naming not in get_args(Naming):
         raise InputError(f"naming must be one of {', '.join(get_args(Naming))}, got {naming!r}")
     dtype = str(model.embedding[...].dtype)
     values = config_json(model.config, model.head_kind, naming, dtype)
-    with replacing(path) as folder:
-        _write(folder, model, naming)
-        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-        if tokenizer is not None:
-            tokenizer.save(folder)
+    shapes, read = _written(model, naming)
+    if leads():
+        with replacing(path) as folder:
+            write_safetensors(folder, shapes, read)
+            (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+            if tokenizer is not None:
+                tokenizer.save(folder)
+    else:
+        for name in reading_order(shapes):
+            read(name)  # its parts are gathered from all processes
+    together()
 
 
 def _folder(path: str | os.PathLike[str]) -> epath.Path:
@@ -201,8 +209,10 @@ def _stored_dtypes(
     return found
 
 
-def _write(folder: Path, model: GLM, naming: Naming) -> None:
-    """The tensors of a model, each made when its turn has come."""
+def _written(
+    model: GLM, naming: Naming
+) -> tuple[dict[str, jax.ShapeDtypeStruct], Callable[[str], np.ndarray]]:
+    """The tensors of a model, and what makes each of them when its turn has come."""
     params, layout = declared(model), tensors(model, naming)
     dtype, made = model.embedding[...].dtype, {}
     if naming == "chatglm":
@@ -219,7 +229,7 @@ def _write(folder: Path, model: GLM, naming: Naming) -> None:
         rows = [_piece(params[piece.leaf], piece) for piece in layout[name].pieces]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    write_safetensors(folder, shapes, read)
+    return shapes, read
 
 
 def _for_released_code(model: GLM) -> dict[str, np.ndarray]:
@@ -232,7 +242,7 @@ def _for_released_code(model: GLM) -> dict[str, np.ndarray]:
 
 def _piece(param: nnx.Param, piece: Piece) -> np.ndarray:
     form = matrix(param)
-    value = np.asarray(param[piece.index] if piece.index else param[...])
+    value = gathered(param[piece.index] if piece.index else param[...])
     if form.vector:
         return value.reshape(form.rows)
     if not form.transposed:

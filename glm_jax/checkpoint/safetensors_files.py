@@ -7,7 +7,7 @@ github.com/huggingface/safetensors; its reader has no remote files.
 
 import json
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ from glm_jax.checkpoint.stored_tensor import StoredTensor, check_name, is_shape
 from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.errors import InputError
 
+SHARD_BYTES = 5 * 10**9
 _MAX_HEADER = 100_000_000
 _DTYPES = {
     "BOOL": np.dtype(bool),
@@ -113,7 +114,7 @@ def write_safetensors(
     folder: str | Path,
     tensors: Mapping[str, ShapeAndDtype],
     read: Callable[[str], np.ndarray],
-    shard_bytes: int = 5 * 10**9,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes model.safetensors, or shards and their index as `transformers` does.
 
@@ -135,6 +136,18 @@ def write_safetensors(
         (Path(folder) / "model.safetensors.index.json").write_text(text)
 
 
+def reading_order(
+    tensors: Mapping[str, ShapeAndDtype], shard_bytes: int = SHARD_BYTES
+) -> list[str]:
+    """The names in the order in which `write_safetensors` reads them."""
+    return [name for shard in _shards(tensors, shard_bytes) for name in _aligned(tensors, shard)]
+
+
+def _aligned(tensors: Mapping[str, ShapeAndDtype], names: Iterable[str]) -> list[str]:
+    """The widest first, so that every tensor is aligned to its items."""
+    return sorted(names, key=lambda name: -tensors[name].dtype.itemsize)
+
+
 def _shards(tensors: Mapping[str, ShapeAndDtype], shard_bytes: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     room = shard_bytes
@@ -150,8 +163,7 @@ def _shards(tensors: Mapping[str, ShapeAndDtype], shard_bytes: int) -> list[list
 def _write(
     path: Path, tensors: Mapping[str, ShapeAndDtype], read: Callable[[str], np.ndarray]
 ) -> None:
-    # the widest first, so that every tensor is aligned to its items
-    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    order = _aligned(tensors, tensors)
     codes = {dtype: code for code, dtype in _DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from glm_jax.data.records import Prompt
 from glm_jax.decoding import FINISH_REASONS
+from glm_jax.processes import leads
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.ppo.rollout import Scored
 from glm_jax.train.ppo.scores import PPOBatch
@@ -53,6 +54,8 @@ def keep_batch(folder: Path, i: int, batch: PPOBatch, drawn: Scored) -> Path:
         arrays |= {f"supervised_{name}": value for name, value in supervised._asdict().items()}
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     file = folder / "skipped_batch.npz"
+    if not leads():
+        return file
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with open(temporary, "wb") as out:
         np.savez(out, allow_pickle=False, **arrays)

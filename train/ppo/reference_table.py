@@ -16,7 +16,9 @@ import numpy as np
 from glm_jax.data.records import Prompt
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
+from glm_jax.processes import leads
 from glm_jax.sampling import Sampling
+from glm_jax.sharding import gathered
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.run_folder import read_json, write_json
 
@@ -60,7 +62,10 @@ def weights_hash(model: GLM) -> str:
     digest = hashlib.sha256(_json(dataclasses.asdict(model.config)))
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+        # a layer at a time: no more of what is split is ever gathered on one device
+        whole = leaf.is_fully_addressable or leaf.ndim < 3
+        for part in [leaf] if whole else (leaf[i] for i in range(len(leaf))):
+            digest.update(np.ascontiguousarray(gathered(part)).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
@@ -87,7 +92,8 @@ def read(file: Path, made_of: Fingerprint) -> np.ndarray | None:
 
 def write(file: Path, scores_N: np.ndarray, made_of: Fingerprint) -> None:
     """Writes the table, the whole of it or nothing; the mean is for people to read."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if leads():
+        file.parent.mkdir(parents=True, exist_ok=True)
     mean = float(np.mean(scores_N))
     write_json(file, {"mean": mean, "made_of": made_of, "scores": scores_N.tolist()})
 

@@ -8,7 +8,9 @@ iteration is still one launch, but no longer one that never leaves the device.
 import hashlib
 import importlib
 import inspect
+import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from glm_jax.configuration import configuration
 from glm_jax.data.records import Prompt
 from glm_jax.decoding import Completions
 from glm_jax.errors import InputError
+from glm_jax.processes import several
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.ppo.scores import PPOBatch, Reward
 
@@ -87,9 +90,12 @@ def failures_told() -> Iterator[None]:
     except jax.errors.JaxRuntimeError:
         if not _failures:
             raise
-        error = _failures[0]
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(f"the reward function failed: {kind}{error}") from None
+        raise InputError(_told(_failures[0])) from None
+
+
+def _told(error: Exception) -> str:
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"the reward function failed: {kind}{error}"
 
 
 def fingerprint(config: RewardFunctionConfig) -> str:
@@ -124,6 +130,9 @@ def of_texts(score: TextReward, tokenizer: Tokenizer, prompts: Sequence[Prompt])
             return scored(*map(np.asarray, given))
         except Exception as error:
             _failures.append(error)
+            if several():  # whose devices would wait for this one
+                print(f"glm-rlhf: error: {_told(error)}", file=sys.stderr, flush=True)
+                os._exit(2)
             raise
 
     def reward(batch: PPOBatch, drawn: Completions) -> jax.Array:

@@ -28,6 +28,7 @@ from glm_jax.data.records import Prompt
 from glm_jax.decoding import Completions, rollout, row_keys
 from glm_jax.errors import InputError
 from glm_jax.model import GLM
+from glm_jax.processes import decided, leads
 from glm_jax.sampling import Sampling
 from glm_jax.sharding import replicated, rows_split
 from glm_jax.text.tokenizer import Tokenizer
@@ -211,7 +212,7 @@ class Watch:
         for file in files:
             if int(file.stem) < start:
                 self._remember(int(file.stem), read_rows(file))
-            else:
+            elif leads():
                 file.unlink()
 
     def evaluate(self, i: int, actor: GLM) -> Figures:
@@ -220,7 +221,8 @@ class Watch:
         rows = self._answer(actor)
         self._remember(i, rows)
         found = figures(rows, self._sft_rows)
-        records.write(self._folder / "evaluation" / f"{i:05d}.jsonl", rows)
+        if leads():
+            records.write(self._folder / "evaluation" / f"{i:05d}.jsonl", rows)
         self._log.write({"step": i, **found})
         told = {"score": "score", "win_rate": "win rate", "heldout_score": "held-out score"}
         told |= {"kl": "KL", "length": "length"}
@@ -260,7 +262,7 @@ def keep_best(
     file = folder / "best.json"
     if budget is not None and kl > budget:
         return
-    if file.exists() and score <= read_json(file)["score"]:
+    if decided(lambda: file.exists() and score <= read_json(file)["score"]):
         return
     save_pretrained(actor, folder / "best", tokenizer)
     write_json(file, {"iteration": i, "by": by, "score": score, "kl": kl})

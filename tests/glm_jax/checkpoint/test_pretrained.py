@@ -88,7 +88,7 @@ def test_a_failure_while_saving_changes_nothing(tiny, tmp_path, monkeypatch, bef
     if before:
         save_pretrained(tiny(), path)
     with monkeypatch.context() as patch:
-        target = (pretrained, "_write") if part == "weights" else (Tokenizer, "save")
+        target = (pretrained, "write_safetensors") if part == "weights" else (Tokenizer, "save")
         patch.setattr(*target, fail)
         with pytest.raises(OSError, match="No space left"):
             save_pretrained(tiny(seed=1), path, tokenizer)
