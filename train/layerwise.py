@@ -18,9 +18,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
+from glm_jax.attention import Attention
 from glm_jax.block import Block
-from glm_jax.model import GLM, Sight
+from glm_jax.model import GLM
 from glm_jax.sharding import constrained, laid_out
+from glm_jax.sight import Sight
 from glm_jax.train.scoring import in_dtype
 
 STACKS = "dense_blocks", "blocks"
@@ -50,6 +52,7 @@ def update(
     state: optax.OptState,
     optimiser: optax.GradientTransformation,
     dtype: str,
+    attention: Attention = "plain",
     learns: Bool[Array, ""] | bool = True,
 ) -> Updated:
     """One step of the optimiser along the gradient of `loss(model) -> (value, aux)`.
@@ -79,7 +82,7 @@ def update(
         return *_where(jnp.isfinite(square) & learns, new, (block, moments)), square
 
     def value(rest: dict[str, Any], stacks: dict[str, Any], squares: Float[Array, ""]):
-        other = in_dtype(_with(model, rest), dtype)
+        other = in_dtype(_with(model, rest), dtype, attention)
         given = others, jnp.asarray(learns)
         other.stacks = {
             # in the order of the layers, which JAX does not keep
@@ -161,10 +164,7 @@ _stack.defvjp(_forward, _backward)
 
 def _layer(block: Block, streams: Streams, sights: tuple[Sight, ...]) -> Streams:
     block = laid_out(block)  # or XLA gathers the weights of all layers at once, before the loop
-    outputs = (
-        block(x, sight.angles, sight.mask, None, 0)[0]
-        for x, sight in zip(streams, sights, strict=True)
-    )
+    outputs = (block(x, sight, None, 0)[0] for x, sight in zip(streams, sights, strict=True))
     return tuple(constrained(x, "rows", None, None) for x in outputs)
 
 

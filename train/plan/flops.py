@@ -9,7 +9,8 @@ def flops(jaxpr: Jaxpr | ClosedJaxpr, tokens: int) -> float:
     """Two for each multiply-and-add, of all devices together.
 
     A scan counts as often as it runs, a branch as its largest, and a loop without a known end, as
-    decoding's is, as the `tokens` of the longest answer.
+    decoding's is, as the `tokens` of the longest answer. A kernel counts for each point of its grid,
+    those that it skips included: causal attention as the whole square, as the plain path does.
     """
     total = 0.0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -27,6 +28,11 @@ def flops(jaxpr: Jaxpr | ClosedJaxpr, tokens: int) -> float:
             total += tokens * flops(parameters["body_jaxpr"], tokens)
         elif name == "cond":
             total += max(flops(branch, tokens) for branch in parameters["branches"])
+        elif name == "pallas_call":
+            points = math.prod(parameters["grid_mapping"].grid)
+            total += points * flops(parameters["jaxpr"], tokens)
+        elif name == "shard_map":  # what it holds is one device's
+            total += parameters["mesh"].size * flops(parameters["jaxpr"], tokens)
         else:
             inner = (parameters[key] for key in ("jaxpr", "call_jaxpr") if key in parameters)
             total += sum(flops(each, tokens) for each in inner)

@@ -126,11 +126,11 @@ def _layerwise(
         values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
         return _value_loss(values_MxR, m, tokens, config)
 
-    dtype = config.compute_dtype
-    actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, dtype, actor_learns)
+    how = config.compute_dtype, config.attention
+    actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, *how, actor_learns)
     (sums, largest), finite, critic = actor.aux, actor.finite, None
     if models.critic is not None:
-        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, dtype)
+        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, *how)
         sums, finite = sums | critic.aux, finite & critic.finite
     metrics = _means(sums, tokens, supervised_tokens) | {
         "val/max_log_ratio": largest,
@@ -213,7 +213,7 @@ def _loss(
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
     """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
     m, supervised = rows_split((m, supervised))
-    models = in_dtype(models, config.compute_dtype)
+    models = in_dtype(models, config.compute_dtype, config.attention)
     actor, critic = (model and model.rematerialised(config.remat) for model in models)
     total, (sums, largest, hidden_MxRxD) = _policy_loss(
         actor, m, supervised, tokens, supervised_tokens, config
