@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from glm_jax import attention
+from glm_jax.errors import InputError
 from glm_jax.layers import attend
-from glm_jax.mesh import MeshConfig
 from glm_jax.sight import causal
 
 B, S, N, G, H = 3, 200, 4, 2, 8
-MESHES = {
-    "fsdp 4, tensor 2": MeshConfig(fsdp=4, tensor=2),
-    "fsdp 2, tensor 4": MeshConfig(fsdp=2, tensor=4),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +64,28 @@ def test_a_kernel_is_the_plain_path(kernel, last):
     *found, finite = found(q, k, v, real())
     close(tuple(found), expected(q, k, v, real())[:2])
     assert finite
+
+
+def test_cudnn_is_what_a_gpu_is_given(monkeypatch):
+    """Lowered for a GPU, there being none here: forward and backward passes are cuDNN's."""
+    monkeypatch.setattr(
+        "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000
+    )
+    q, k = jnp.ones((B, S, N, 64), jnp.bfloat16), jnp.ones((B, S, G, 64), jnp.bfloat16)
+
+    def loss(*qkv):
+        return jnp.sum(attention.attend_in_kernel(*qkv, real(), "cudnn").astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, k)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaScaleBiasSoftmax" in text
+    assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "better"),
+    [("splash", "cpu", "plain"), ("cudnn", "tpu", "splash or plain"), ("splash", "gpu", "cudnn")],
+)
+def test_a_platform_without_the_kernel(name, platform, better):
+    with pytest.raises(InputError, match=f"attention {name} .* {platform.upper()}: {better}"):
+        attention.check_platform(name, platform)

@@ -9,8 +9,8 @@ def flops(jaxpr: Jaxpr | ClosedJaxpr, tokens: int) -> float:
     """Two for each multiply-and-add, of all devices together.
 
     A scan counts as often as it runs, a branch as its largest, and a loop without a known end, as
-    decoding's is, as the `tokens` of the longest answer. A kernel counts for each point of its grid,
-    those that it skips included: causal attention as the whole square, as the plain path does.
+    decoding's is, as the `tokens` of the longest answer. A kernel counts at each point of its
+    grid, those that it skips included: causal attention is the whole square, as on the plain path.
     """
     total = 0.0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:

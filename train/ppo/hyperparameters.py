@@ -83,8 +83,8 @@ class PPOHyperparameters:
     compute: Literal["float32", "bfloat16"] | None = None
     "dtype of the forward and backward passes; None: float32 on a CPU, bfloat16 on accelerators"
     attention: Attention = "plain"
-    """of whole texts, in scoring and updates: plain, or by a kernel, which keeps no scores: splash on
-    TPUs, cudnn on GPUs; decoding keeps its own"""
+    """of whole texts, in scoring and updates: plain, or by a kernel, which keeps no scores: splash
+    on TPUs, cudnn on GPUs; decoding stays plain"""
     old_log_probs: Literal["sampled", "recomputed"] | None = None
     "the ratio's denominator; None: as it was sampled in float32, recomputed in bfloat16"
     rollout_rows: Rows = None

@@ -4,8 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from benchmarks.roofline import forward_flops
+from glm_jax.attention import splash
+from glm_jax.layers import attend
+from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.train.plan.flops import flops
 
 A = jnp.ones((4, 8))
@@ -47,6 +51,26 @@ def test_what_is_computed_again_counts_again():
         for remat in (False, True)
     )
     assert again == plain + ONE
+
+
+def test_a_kernel_counts_as_the_plain_path():
+    """The whole square, of causal attention too; its length is one that blocks divide."""
+    q, k, v = jnp.ones((3, 1024, 4, 8)), jnp.ones((3, 1024, 2, 8)), jnp.ones((3, 1024, 2, 8))
+    real, all_see = jnp.ones((3, 1024), bool), jnp.ones((3, 1024, 1024), bool)
+    kernel = jax.make_jaxpr(splash)(q, k, v, real)
+    plain = jax.make_jaxpr(attend)(q, k.transpose(0, 2, 3, 1), v.swapaxes(1, 2), all_see)
+    assert flops(kernel, 1) == flops(plain, 1) == 2 * 2.0 * 3 * 4 * 1024**2 * 8
+
+
+def test_each_device_of_a_mesh_counts(tiny):
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2), [tiny(num_key_value_heads=2).config])
+    rows = P(("fsdp", "group"))
+
+    def product(a):
+        return jax.shard_map(lambda a: a @ W, in_specs=rows, out_specs=rows)(a)
+
+    with on_mesh(mesh):
+        assert flops(jax.make_jaxpr(product)(jnp.ones((16, 8))), 1) == 4 * ONE
 
 
 def test_a_model(tiny):
