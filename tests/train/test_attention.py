@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.tree_util import Partial
 
 from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
+from glm_jax.sampling import Sampling
 from glm_jax.sharding import placed, rows_split
 from glm_jax.train import sft
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
+from glm_jax.train.ppo.iteration import init, step
+from glm_jax.train.ppo.scores import PPOBatch
 from glm_jax.train.scoring import in_dtype, token_log_probs
 from glm_jax.train.sft import SFTBatch, SFTConfig
 from glm_jax.train.update import MemoryConfig, start
@@ -82,6 +86,21 @@ def test_a_layerwise_update(tiny):
         found, again = sft.step(state, texts(), optimiser=optimiser, memory=memory)
     close(found.model, expected.model)
     close(again, metrics)
+
+
+def test_in_bfloat16_the_ratio_starts_at_1(tiny):
+    """Old log-probs and the update's come of the same kernel."""
+    config = PPOHyperparameters(
+        sampling=Sampling(max_new_tokens=6, stop_ids=(1,)), iterations=1, batch_size=B, epochs=1,
+        minibatches=1, samples_per_prompt=2, advantage="rloo", supervised_coefficient=0.0,
+        compute="bfloat16", attention="splash",
+    )  # fmt: skip
+    prompts, mask, _ = (x[:, :6] for x in texts())
+    batch = PPOBatch(prompts, mask, np.arange(B, dtype=np.int32), np.zeros(B, np.float32), None)
+    reward = Partial(lambda batch, drawn: jnp.sum(drawn.tokens, axis=1).astype(jnp.float32))
+    actor = tiny(hidden_size=64, num_hidden_layers=1, **SHAPE)
+    _, metrics, _ = step(init(config, actor, actor, reward), batch)
+    assert metrics["val/first_log_ratio"] == 0 and metrics["val/sampler_gap"] > 0
 
 
 def test_what_cannot_be_is_refused(tmp_path):
