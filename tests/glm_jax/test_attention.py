@@ -8,6 +8,7 @@ import pytest
 from glm_jax import attention
 from glm_jax.errors import InputError
 from glm_jax.layers import attend
+from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.sight import causal
 
 B, S, N, G, H = 3, 200, 4, 2, 8
@@ -66,20 +67,27 @@ def test_a_kernel_is_the_plain_path(kernel, last):
     assert finite
 
 
-def test_cudnn_is_what_a_gpu_is_given(monkeypatch):
-    """Lowered for a GPU, there being none here: forward and backward passes are cuDNN's."""
+@pytest.mark.parametrize(
+    ("shape", "own"), [(None, (8, 4, 2)), (MeshConfig(fsdp=2, tensor=4), (4, 1, 1))], ids=str
+)
+def test_cudnn_is_what_a_gpu_is_given(tiny, monkeypatch, shape, own):
+    """Lowered for GPUs, there being none here: both passes are cuDNN's, of a device's own rows,
+    heads and groups."""
     monkeypatch.setattr(
         "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000
     )
-    q, k = jnp.ones((B, S, N, 64), jnp.bfloat16), jnp.ones((B, S, G, 64), jnp.bfloat16)
+    q, k, v = (jax.ShapeDtypeStruct((8, S, n, 64), jnp.bfloat16) for n in (N, G, G))
 
     def loss(*qkv):
-        return jnp.sum(attention.attend_in_kernel(*qkv, real(), "cudnn").astype(jnp.float32))
+        return jnp.sum(attention.attend_in_kernel(*qkv, real(8), "cudnn").astype(jnp.float32))
 
-    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, k)
+    with on_mesh(shape and make_mesh(shape, [tiny(vocab_size=48).config])):
+        traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, v)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert "__cudnn$fmhaScaleBiasSoftmax" in text
-    assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in text
+    rows, heads, groups = own
+    for call in ("__cudnn$fmhaScaleBiasSoftmax(", "__cudnn$fmhaScaleBiasSoftmaxBackward("):
+        given = next(line for line in text.splitlines() if call in line).split(" : (")[-1]
+        assert f"tensor<{rows}x{S}x{heads}x64xbf16>, tensor<{rows}x{S}x{groups}x64" in given
 
 
 @pytest.mark.parametrize(
