@@ -2,15 +2,16 @@
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from glm_jax.attention import attend_in_kernel
 from glm_jax.config import GLMConfig
 from glm_jax.experts import Experts
 from glm_jax.layers import Cache, attend, project, remember, rms_norm, rotate, turned
+from glm_jax.sight import Sight
 from glm_jax.weights import Disk, Place, fan_in, ones, weight, zeros
 
 MLP = "gate", "up", "down"
-Angles = tuple[Float[Array, "B T R"], Float[Array, "B T R"]]
 
 
 class Block(nnx.Module):
@@ -63,8 +64,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        angles: Angles,
-        mask: Bool[Array, "B T S"],
+        sight: Sight,
         cache: Cache | None,
         layer: int | Int[Array, ""],
         last: int | None = None,
@@ -74,7 +74,7 @@ class Block(nnx.Module):
         eps = self.config.rms_norm_eps
         with jax.named_scope("attention"):
             y = rms_norm(x, self.attention_norm[...], eps)
-            y, cache = self._attention(y, angles, mask, cache, layer, last or y.shape[1])
+            y, cache = self._attention(y, sight, cache, layer, last or y.shape[1])
             if self.config.sandwich_norms:
                 y = rms_norm(y, self.attention_out_norm[...], eps)
             x = x[:, -y.shape[1] :] + y
@@ -92,7 +92,7 @@ class Block(nnx.Module):
             setattr(other, name, turned(getattr(self, name), inputs=2 if name == "o" else 1))
         return other
 
-    def _attention(self, x, angles, mask, cache, layer, last):
+    def _attention(self, x, sight, cache, layer, last):
         config = self.config
         q, k, v = (
             project(x[:, -last:], self.q),
@@ -104,12 +104,16 @@ class Block(nnx.Module):
         if config.use_qk_norm:
             q = rms_norm(q, self.q_norm[...], config.rms_norm_eps)
             k = rms_norm(k, self.k_norm[...], config.rms_norm_eps)
-        late = [part[:, -last:] for part in angles]
-        q, k = (rotate(z, *at, config.interleaved_rotary) for z, at in ((q, late), (k, angles)))
+        late = [part[:, -last:] for part in sight.angles]
+        places = (q, late), (k, sight.angles)
+        q, k = (rotate(z, *angles, config.interleaved_rotary) for z, angles in places)
+        if sight.attention != "plain":
+            y = attend_in_kernel(q, k, v, sight.mask, sight.attention)
+            return project(y, self.o, inputs=2), cache
         k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)
         if cache is not None:
             cache, k, v = remember(cache, layer, k, v)
-        y = attend(q, k, v, mask[:, -last:])
+        y = attend(q, k, v, sight.mask[:, -last:])
         return project(y, self.o, inputs=2), cache
 
     def _mlp(self, x):

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from glm_jax.layers import Cache
-from glm_jax.model import GLM, causal, positions
+from glm_jax.model import GLM
 from glm_jax.sampling import Sampling, draw, repeats
+from glm_jax.sight import causal, positions
 
 FINISH_REASONS = "length", "stop", "repetition"
 LENGTH, STOP, REPETITION = range(3)

@@ -76,11 +76,21 @@ def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
 
     What cannot be split evenly is not split: a last, smaller batch, say.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         return x
-    known = tuple(a if _divides(mesh, a, n) else None for a, n in zip(axes, x.shape, strict=True))
-    return jax.lax.with_sharding_constraint(x, spec(x.shape, known, mesh))
+    return jax.lax.with_sharding_constraint(x, divided(x.shape, *axes))
+
+
+def divided(shape: tuple[int, ...], *axes: str | None) -> PartitionSpec:
+    """Inside a program on a mesh: how `constrained` splits an array of this shape."""
+    mesh = jax.sharding.get_abstract_mesh()
+    known = tuple(a if _divides(mesh, a, n) else None for a, n in zip(axes, shape, strict=True))
+    return spec(shape, known, mesh)
+
+
+def parts(axis: str) -> int:
+    """Inside a program on a mesh: into how many parts it splits a logical axis."""
+    return _ways(jax.sharding.get_abstract_mesh(), TRAINING[axis])
 
 
 def rows_split(tree: Tree) -> Tree:

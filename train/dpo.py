@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
@@ -73,7 +74,7 @@ def step(
     state: TrainState, reference: GLM, batch: DPOBatch, *, optimiser, beta: float,
     memory: MemoryConfig = WHOLE_BATCH,
 ) -> tuple:  # fmt: skip
-    reference = in_dtype(reference, memory.compute_dtype)
+    reference = in_dtype(reference, memory.compute_dtype, memory.attention)
     # the two of a pair stay together: [B, 2, T]
     pairs = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]).swapaxes(0, 1), batch)
 
@@ -122,6 +123,7 @@ def run(config: DPOConfig) -> Path:
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
         return output
+    check_platform(config.memory.attention, jax.default_backend())
     rows = config.memory.row_counts(config.batch_size, config.optimizer)
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     reference, tokenizer = load_policy(config.model, mesh=mesh)

@@ -18,9 +18,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from glm_jax.attention import Attention
 from glm_jax.block import Block
-from glm_jax.model import GLM, Sight
+from glm_jax.model import GLM
 from glm_jax.sharding import constrained, laid_out
+from glm_jax.sight import Sight
 from glm_jax.train.optimizer import Optimizer, scaled
 from glm_jax.train.parts import joined, parts
 from glm_jax.train.scoring import in_dtype
@@ -55,6 +57,7 @@ def update(
     state: dict[str, optax.OptState],
     optimiser: Optimizer,
     dtype: str,
+    attention: Attention = "plain",
     learns: Bool[Array, ""] | bool = True,
 ) -> Updated:
     """One step of the optimiser along the gradient of `loss(model) -> (value, aux)`.
@@ -63,8 +66,9 @@ def update(
     To clip by the global norm takes a backward pass of its own, which finds it.
     """
     known, learns = jnp.float32(0.0), jnp.asarray(learns)
+    prepared = partial(in_dtype, dtype=dtype, attention=attention)
     if optimiser.max_norm is not None:
-        *_, squares = _passed(loss, model, None, {}, None, dtype)
+        *_, squares = _passed(loss, prepared, model, None, {}, None)
         known = jnp.sqrt(squares)
         learns &= jnp.isfinite(squares)
 
@@ -81,10 +85,10 @@ def update(
         return new, _in_floats(moved)
 
     stacked = {name: own for name, own in state.items() if name != "rest"}
+    floating = {name: _in_floats(own) for name, own in stacked.items()}
     found, aux, gradient, new, squares = _passed(
-        loss, model, change, {n: _in_floats(own) for n, own in stacked.items()}, (learns, known),
-        dtype,
-    )  # fmt: skip
+        loss, prepared, model, change, floating, (learns, known)
+    )
     finite = jnp.isfinite(found) & jnp.isfinite(squares)
     rest = parts(model)["rest"], state["rest"]
     pairs = {"rest": _where(finite & learns, step(gradient, *rest, known), rest)}
@@ -95,8 +99,9 @@ def update(
 
 
 def _passed(
-    loss: Loss, model: GLM, change: Change | None, state: dict[str, Any], given: Any, dtype: str
-) -> tuple[Float[Array, ""], Any, Any, dict[str, Layers], Float[Array, ""]]:
+    loss: Loss, prepared: Callable[[GLM], GLM], model: GLM, change: Change | None,
+    state: dict[str, Any], given: Any,
+) -> tuple[Float[Array, ""], Any, Any, dict[str, Layers], Float[Array, ""]]:  # fmt: skip
     """Forward and backward: (value, aux, gradient of what is outside of the layers, the stacks as
     they have become, sum of the squares of the whole gradient)."""
     own = parts(model)
@@ -104,7 +109,7 @@ def _passed(
     layers = {n: Layers(blocks, state.get(n), given, zero) for n, blocks in own.items()}
 
     def value(rest: Any, layers: dict[str, Layers]):
-        other = in_dtype(joined(model, {"rest": rest} | own), dtype)
+        other = prepared(joined(model, {"rest": rest} | own))
         # in the order of the layers, which JAX does not keep
         other.stacks = {name: partial(_stack, change, layers[name]) for name in own}
         return loss(other)
@@ -173,10 +178,7 @@ def _layer(
     # changes with the layer for all it knows: or it casts all of them there
     block, one = laid_out(block), 1.0 - (layer >> 30).astype(jnp.float32)
     block = jax.tree.map(lambda w: (w * one).astype(streams[0].dtype), block)
-    outputs = (
-        block(x, sight.angles, sight.mask, None, 0)[0]
-        for x, sight in zip(streams, sights, strict=True)
-    )
+    outputs = (block(x, sight, None, 0)[0] for x, sight in zip(streams, sights, strict=True))
     return tuple(constrained(x, "rows", None, None) for x in outputs)
 
 

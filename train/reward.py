@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
@@ -105,6 +106,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     if begun(config.run, config) and output.exists():
         return output
     tokenizer = Tokenizer.load(config.model)
+    check_platform(config.memory.attention, jax.default_backend())
     rows = config.memory.row_counts(config.batch_size, config.optimizer)
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     model = load_pretrained(config.model, mesh=mesh)

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.model import GLM, outputs
+from glm_jax.attention import Attention
+from glm_jax.heads import outputs
+from glm_jax.model import GLM
 from glm_jax.sharding import GENERATION, laid_out
 from glm_jax.train.losses import entropy
 
@@ -92,10 +94,13 @@ def token_values(
     return critic.outputs(states_before(critic, tokens_BxT, mask_BxT, last))[..., 0]
 
 
-def in_dtype(tree: Models, dtype: str) -> Models:
-    """The same with the weights of all models in another dtype, in which they then compute."""
+def in_dtype(tree: Models, dtype: str, attention: Attention = "plain") -> Models:
+    """The same with the weights of all models in another dtype, in which they then compute, and
+    with this attention."""
 
     def cast(leaf: Any) -> Any:
-        return jax.tree.map(lambda w: w.astype(dtype), leaf) if isinstance(leaf, GLM) else leaf
+        if not isinstance(leaf, GLM):
+            return leaf
+        return jax.tree.map(lambda w: w.astype(dtype), leaf).attending(attention)
 
     return jax.tree.map(cast, tree, is_leaf=lambda leaf: isinstance(leaf, GLM))

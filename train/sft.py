@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 
+from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import configuration, required
@@ -134,6 +135,7 @@ def run(config: SFTConfig) -> Path:
 
 
 def _start(config: SFTConfig) -> tuple[GLM, Tokenizer, Mesh | None]:
+    check_platform(config.memory.attention, jax.default_backend())
     rows = config.memory.row_counts(config.batch_size, config.optimizer)
     if config.model:
         mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)

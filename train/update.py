@@ -12,10 +12,12 @@ import optax
 from jaxtyping import Array, Float
 from pydantic import PositiveInt
 
+from glm_jax.attention import Attention, check_dtype
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
-from glm_jax.model import GLM, Remat
+from glm_jax.model import GLM
 from glm_jax.sharding import laid_out, rows_split
+from glm_jax.stack import Remat
 from glm_jax.train import layerwise
 from glm_jax.train.optimizer import Optimizer, OptimizerConfig
 from glm_jax.train.scoring import in_dtype
@@ -30,6 +32,8 @@ class MemoryConfig:
 
     compute: Literal["float32", "bfloat16"] | None = None
     "dtype of both passes; None: float32 on a CPU, bfloat16 on accelerators"
+    attention: Attention = "plain"
+    "of whole texts: plain, or by a kernel, which keeps no scores: splash on TPUs, cudnn on GPUs"
     remat: Remat = "none"
     "what the backward pass computes again of each layer: none, full, or all but products"
     rows: PositiveInt | None = None
@@ -38,6 +42,9 @@ class MemoryConfig:
     "tokens of a text that have logits in memory at a time; None: all"
     layerwise: bool = False
     "each layer's weights move as soon as its gradient is known, which is never in memory whole"
+
+    def __post_init__(self):
+        check_dtype(self.attention, self.compute)
 
     @property
     def compute_dtype(self) -> str:
@@ -100,7 +107,8 @@ def update(
 
     def backward(rows: Any) -> tuple[GLM, Metrics]:
         def part(model: GLM):
-            model = in_dtype(model, memory.compute_dtype).rematerialised(memory.remat)
+            model = in_dtype(model, memory.compute_dtype, memory.attention)
+            model = model.rematerialised(memory.remat)
             value, sums = loss(model, rows_split(rows))
             return value / count, sums
 
@@ -114,7 +122,7 @@ def update(
             return value / count, {name: total / count for name, total in sums.items()}
 
         done = layerwise.update(
-            whole, state.model, state.optimiser, optimiser, memory.compute_dtype
+            whole, state.model, state.optimiser, optimiser, memory.compute_dtype, memory.attention
         )
         metrics = {"loss": done.value, **done.aux, "grad_norm": done.norm}
         return TrainState(done.model, done.optimiser), metrics

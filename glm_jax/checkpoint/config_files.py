@@ -11,7 +11,7 @@ from glm_jax.checkpoint.strict_json import parse_json
 from glm_jax.config import GLMConfig
 from glm_jax.configuration import parse
 from glm_jax.errors import InputError
-from glm_jax.model import Head
+from glm_jax.heads import Head
 
 Naming = Literal["transformers", "chatglm"]
 

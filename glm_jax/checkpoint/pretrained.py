@@ -29,7 +29,8 @@ from glm_jax.checkpoint.stored_tensor import StoredTensor
 from glm_jax.checkpoint.tensor_files import stored_tensors
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
-from glm_jax.model import GLM, Head
+from glm_jax.heads import Head
+from glm_jax.model import GLM
 from glm_jax.processes import leads, together
 from glm_jax.sharding import gathered, weight_sharding
 from glm_jax.text.tokenizer import Tokenizer

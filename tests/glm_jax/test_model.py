@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
-from glm_jax.model import GLM, causal, positions, with_head
+from glm_jax.model import GLM, with_head
+from glm_jax.sight import causal, positions
 
 EXPERTS = {
     "model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 3,
@@ -192,7 +193,7 @@ def test_the_last_states_alone(tiny, changes, monkeypatch):
     mask = jnp.arange(14)[None] >= jnp.array([[0], [3], [5]])
     expected = jax.jit(GLM.hidden)(model, tokens, mask)[:, -5:]
     for unrolled in (12, 0):
-        monkeypatch.setattr("glm_jax.model.UNROLLED", unrolled)
+        monkeypatch.setattr("glm_jax.stack.UNROLLED", unrolled)
         x = jax.jit(lambda m: m.hidden(tokens, mask, last=5))(model)
         np.testing.assert_allclose(x, expected, atol=2e-5)
 

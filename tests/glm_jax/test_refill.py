@@ -84,7 +84,7 @@ def test_settings_and_models(tiny, prompts, case):
 def test_deep_models_keep_their_layers_stacked(tiny, prompts, monkeypatch):
     model, sampling = tiny(), Sampling(max_new_tokens=9)
     plain = answers(model, prompts, sampling=sampling)
-    monkeypatch.setattr("glm_jax.model.UNROLLED", 1)
+    monkeypatch.setattr("glm_jax.stack.UNROLLED", 1)
     keys = row_keys(jax.random.key(0), jnp.arange(B))
     whole = jax.jit(lambda: rollout(model, *prompts, keys, sampling))()
     slots = jax.jit(lambda: rollout_in_slots(model, *prompts, keys, sampling, 4, 2))()

@@ -13,7 +13,9 @@ def flops(
     """Two for each multiply-and-add, of all devices together.
 
     A scan counts as often as it runs, a branch as its largest, and a loop without a known end, as
-    decoding's is, as the `tokens` of the longest answer. `mesh`: each of its devices runs this.
+    decoding's is, as the `tokens` of the longest answer. A kernel counts at each point of its
+    grid, those that it skips included: causal attention is the whole square, as on the plain path.
+    `mesh`: each of its devices runs this.
     """
     total, devices = 0.0, mesh.size if mesh else 1
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -32,6 +34,9 @@ def flops(
             total += tokens * flops(parameters["body_jaxpr"], tokens, mesh)
         elif name == "cond":
             total += max(flops(branch, tokens, mesh) for branch in parameters["branches"])
+        elif name == "pallas_call":
+            points = math.prod(parameters["grid_mapping"].grid)
+            total += points * flops(parameters["jaxpr"], tokens, mesh)
         elif name == "shard_map":
             total += flops(parameters["jaxpr"], tokens, parameters["mesh"])
         else:

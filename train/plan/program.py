@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of
 from glm_jax.config import GLMConfig
 from glm_jax.errors import InputError
-from glm_jax.model import GLM, Head
+from glm_jax.heads import Head
+from glm_jax.model import GLM
 from glm_jax.presets import PRESETS, parameters
 from glm_jax.sharding import placed
 from glm_jax.train import dpo, reward, sft
@@ -65,6 +67,7 @@ def architecture(path: str) -> GLMConfig:
 def _ppo(config: PPOConfig) -> Program:
     hyper = config.ppo
     policy, judge = architecture(config.model), architecture(config.reward_model)
+    check_platform(hyper.attention, "tpu")
     P, R = config.max_prompt, hyper.sampling.max_new_tokens
     if config.reward_function is not None:
         raise InputError("plan: a reward_function cannot be planned; give a reward_model")
@@ -147,6 +150,7 @@ def _dpo(config: DPOConfig) -> Program:
 def _of_one_model(
     config: SFTConfig | RewardConfig | DPOConfig, model: GLMConfig, trace: Callable
 ) -> Program:
+    check_platform(config.memory.attention, "tpu")
     rows = config.memory.row_counts(config.batch_size, config.optimizer)
     return Program((model,), rows, 0, 0.0, config.checkpoint_every, trace)
 

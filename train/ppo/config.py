@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Annotated
 
+import jax
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from glm_jax.attention import check_platform
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig
@@ -63,6 +65,7 @@ def check(config: PPOConfig) -> PPOHyperparameters:
         raise InputError("eval.reward_model needs `eval.prompts`, a file of held-out prompts")
     if bool(config.reward_model) == (config.reward_function is not None):
         raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
+    check_platform(config.ppo.attention, jax.default_backend())
     _ = config.ppo.old  # raises where bfloat16 would take sampled log-probs
     trackers.check(config.trackers)
     expected = Tokenizer.load(config.model).fingerprint

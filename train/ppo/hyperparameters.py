@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from glm_jax.attention import Attention, check_dtype
 from glm_jax.configuration import configuration
 from glm_jax.errors import InputError
-from glm_jax.model import Remat
 from glm_jax.sampling import Sampling
+from glm_jax.stack import Remat
 from glm_jax.train.advantages import KLEstimator
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.update import check_layerwise, default_compute
@@ -81,6 +82,9 @@ class PPOHyperparameters:
     critic: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     compute: Literal["float32", "bfloat16"] | None = None
     "dtype of the forward and backward passes; None: float32 on a CPU, bfloat16 on accelerators"
+    attention: Attention = "plain"
+    """of whole texts, in scoring and updates: plain, or by a kernel, which keeps no scores: splash
+    on TPUs, cudnn on GPUs; decoding stays plain"""
     old_log_probs: Literal["sampled", "recomputed"] | None = None
     "the ratio's denominator; None: as it was sampled in float32, recomputed in bfloat16"
     rollout_rows: Rows = None
@@ -105,6 +109,7 @@ class PPOHyperparameters:
 
     def __post_init__(self):
         self._check_sizes()
+        check_dtype(self.attention, self.compute)
         if self.sampling.temperature == 0:
             raise InputError("sampling.temperature: at 0 a rollout explores nothing; take more")
         if self.sampling.top_k or self.sampling.top_p < 1:

@@ -52,7 +52,7 @@ def objective(
 ) -> tuple[Float[Array, ""], tuple[Metrics, Float[Array, ""]]]:
     """(these rows' part of the minibatch's mean loss, (sums over tokens, largest |log ratio|))."""
     m, supervised = rows_split((m, supervised))
-    models = in_dtype(models, config.compute_dtype)
+    models = in_dtype(models, config.compute_dtype, config.attention)
     actor, critic = (model and model.rematerialised(config.remat) for model in models)
     total, (sums, largest, hidden_MxRxD) = actor_loss(
         actor, m, supervised, tokens, supervised_tokens, config

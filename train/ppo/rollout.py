@@ -61,7 +61,7 @@ def roll_out(
     """Generates, scores, and turns scores into advantages."""
     K = config.samples_per_prompt
     # cast once: decoding reads every weight for every token
-    models, frozen = in_dtype((models, frozen), config.compute_dtype)
+    models, frozen = in_dtype((models, frozen), config.compute_dtype, config.attention)
     answered = with_answers(batch, K)
     numbers_N = answered.rows * K + jnp.tile(jnp.arange(K), batch.rows.shape[0])
     # a prompt that stands twice in a batch, at the end of an epoch, gets other answers there

@@ -111,11 +111,11 @@ def _layerwise(
         values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
         return critic_loss(values_MxR, m, tokens, config)
 
-    dtype = config.compute_dtype
-    actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, dtype, actor_learns)
+    how = config.compute_dtype, config.attention
+    actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, *how, actor_learns)
     (sums, largest), finite, critic = actor.aux, actor.finite, None
     if models.critic is not None:
-        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, dtype)
+        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, *how)
         sums, finite = sums | critic.aux, finite & critic.finite
     metrics = means(sums, tokens, supervised_tokens) | {
         "val/max_log_ratio": largest,

@@ -8,6 +8,8 @@ from jax.sharding import PartitionSpec
 
 from benchmarks.roofline import forward_flops
 from glm_jax import dispatch
+from glm_jax.attention import splash
+from glm_jax.layers import attend
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.train.plan.flops import flops
 
@@ -78,6 +80,15 @@ def test_a_token_counts_for_each_of_its_experts(tiny, shape, room, monkeypatch):
     assert forward == experts + others
     again = 1 if room == 1 and shape else 0  # shares compute their rows again
     assert both == (3 + again) * experts + 3 * others
+
+
+def test_a_kernel_counts_as_the_plain_path():
+    """The whole square, of causal attention too; its length is one that blocks divide."""
+    q, k, v = jnp.ones((3, 1024, 4, 8)), jnp.ones((3, 1024, 2, 8)), jnp.ones((3, 1024, 2, 8))
+    real, all_see = jnp.ones((3, 1024), bool), jnp.ones((3, 1024, 1024), bool)
+    kernel = jax.make_jaxpr(splash)(q, k, v, real)
+    plain = jax.make_jaxpr(attend)(q, k.transpose(0, 2, 3, 1), v.swapaxes(1, 2), all_see)
+    assert flops(kernel, 1) == flops(plain, 1) == 2 * 2.0 * 3 * 4 * 1024**2 * 8
 
 
 def test_a_model(tiny):
