@@ -1,19 +1,24 @@
 """Runs of real size, compiled for the slices that they are meant for: `make test-aot`."""
 
 import dataclasses
+import json
 
 import pytest
 
+from glm_jax.checkpoint.config_files import config_json
 from glm_jax.configuration import load
+from glm_jax.presets import PRESETS
 from glm_jax.train.plan import plan
 from glm_jax.train.plan.program import architecture
 from glm_jax.train.ppo import PPOConfig
+from glm_jax.train.sft import SFTConfig
 
 pytest.importorskip("libtpu", reason="the TPU compiler: pip install 'glm-rlhf[tpu-plan]'")
 pytestmark = pytest.mark.aot
 
+SIX = "ppo-chatglm3-6b-v5e-64"
 SHIPPED = {
-    "ppo-chatglm3-6b-v5e-64": "v5e:8x8",
+    SIX: "v5e:8x8",
     "ppo-glm-4-9b-v6e-64": "v6e:8x8",
     "ppo-glm-4-32b-v5p-128": "v5p:4x4x4",
 }
@@ -56,10 +61,43 @@ def test_decoding_sends_nothing_but_one_tokens_activations(planned, name):
 
 
 def test_a_run_that_does_not_fit_is_said_not_to():
-    config = load(PPOConfig, "ppo-glm-4-32b-v5p-128")
-    config = dataclasses.replace(
-        config, ppo=dataclasses.replace(config.ppo, update_rows=None, remat="none")
-    )
-    found = plan(config, "v5p:4x4x4")
+    config = load(SFTConfig, "sft-chatglm3-6b-v5e-64", ["memory.rows=null", "memory.remat=none"])
+    found = plan(config, "v5e:8x8")
     assert not found["fits"] and found["hbm_used_bytes"] > found["hbm_available_bytes"]
     assert found["bytes"]["parameters"] > 0 and "remat" in found["would_help"]
+
+
+def test_the_layerwise_update_saves_the_gradients_of_both_models():
+    """Of one micro-batch an update; in float32 they would be as large as the weights."""
+    one = ["ppo.minibatches=16", "ppo.update_rows=null"]
+    one += [f"ppo.{model}.max_grad_norm=null" for model in ("actor", "critic")]
+    ordinary, fused = (
+        plan(load(PPOConfig, SIX, [*one, f"ppo.layerwise={on}"]), SHIPPED[SIX])["bytes"]
+        for on in ("false", "true")
+    )
+    saved = ordinary["temporaries"] - fused["temporaries"]
+    assert saved >= 0.8 * ordinary["parameters"]
+
+
+def test_more_layers_compile_in_the_same_time(planned, tmp_path):
+    deep = dataclasses.replace(PRESETS["chatglm3-6b"], num_hidden_layers=61)
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    values = config_json(deep, "lm", "transformers", "bfloat16")
+    (folder / "config.json").write_text(json.dumps(values))
+    config = load(PPOConfig, SIX, [f"model={folder}", f"reward_model={folder}"])
+    found = plan(config, SHIPPED[SIX])
+    _, shallow = planned(SIX)
+    assert found["flops"] > 2 * shallow["flops"]
+    assert found["compile_seconds"] < 4 / 3 * shallow["compile_seconds"]
+
+
+def test_all_options_compile_within_eight_minutes():
+    options = [
+        "ppo.widths=4", "ppo.sort_by_length=true", "ppo.rollout_rows=128", "ppo.refill=32",
+        "ppo.truncated=bootstrap", "ppo.whiten_rewards=true", "ppo.whiten_advantages=true",
+        "ppo.kl_target=10", "ppo.dual_clip=3", "ppo.entropy_coefficient=0.01",
+        "ppo.samples_per_prompt=2", "ppo.batch_size=128", "ppo.sampling.repetition_window=8",
+    ]  # fmt: skip
+    found = plan(load(PPOConfig, SIX, options), SHIPPED[SIX])
+    assert found["fits"] and found["compile_seconds"] < 480
