@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from glm_jax.errors import InputError
 
+GIB = 2**30
+
 
 class Chip(NamedTuple):
     """Of one device as JAX counts them. Rates: Google Cloud's pages on each TPU, 2026."""
@@ -18,6 +20,11 @@ class Chip(NamedTuple):
     links: float  # bytes a second over all links to other chips of the slice
     cores: int  # by which names such as v5p-128 count
     axes: int  # of the torus
+
+    @property
+    def available(self) -> int:
+        """Bytes that a program may take."""
+        return int(self.hbm * GIB)
 
 
 CHIPS = {

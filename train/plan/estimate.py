@@ -1,0 +1,149 @@
+"""What a run takes of a chip's memory, by arithmetic that can be checked by hand.
+
+Declared arrays are there all the time; on top of them comes the largest of the phases that follow
+one another in a step. A phase holds weights in the compute dtype, gradients, the key/value cache
+and activations. All sizes are bytes on a chip.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from glm_jax.train.dpo import DPOConfig
+from glm_jax.train.plan.activations import Text, cache
+from glm_jax.train.plan.program import Config, memory_of
+from glm_jax.train.plan.sizes import Sizes, Weights
+from glm_jax.train.ppo.config import PPOConfig
+from glm_jax.train.reward import RewardConfig
+
+
+class Phase(NamedTuple):
+    weights_in_compute_dtype: float = 0.0
+    gradients: float = 0.0
+    cache: float = 0.0
+    activations: float = 0.0
+
+
+class Estimate(NamedTuple):
+    declared: dict[str, int]
+    phases: dict[str, Phase]
+
+    @property
+    def peak(self) -> str:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda name: sum(self.phases[name]))
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """By kind, when most is taken."""
+        largest = self.phases[self.peak]._asdict()
+        return self.declared | {kind: round(size) for kind, size in largest.items()}
+
+    @property
+    def used(self) -> int:
+        return sum(self.bytes.values())
+
+
+def estimate(config: Config, of: Sizes) -> Estimate:
+    """What a run takes on the mesh that the sizes are of."""
+    phases = _ppo(config, of) if isinstance(config, PPOConfig) else _one_model(config, of)
+    return Estimate(of.declared, phases)
+
+
+class Pass(NamedTuple):
+    """Rows that go through a model at a time in training."""
+
+    weights: Weights
+    text: Text
+    columns: int  # tokens of a row whose logits are in memory at a time
+    whole: bool  # whether these are all that the loss is of
+
+
+def learned(config: Config, of: Sizes) -> list[Pass]:
+    """The forward and backward passes of one gradient, which is of the sum of their losses."""
+    dtype = memory_of(config).compute_dtype
+    if not isinstance(config, PPOConfig):
+        (model,) = of.trained
+        rows = config.memory.rows or config.batch_size
+        if isinstance(config, DPOConfig | RewardConfig):
+            rows *= 2  # the two of a pair
+        columns = 0 if isinstance(config, RewardConfig) else config.max_length
+        text = Text(model.model, of.mesh, rows, config.max_length, jnp.dtype(dtype).itemsize)
+        return [Pass(model, text, columns, True)]
+    R = config.ppo.sampling.max_new_tokens
+    text, chunk = scored(config, of, "ppo.update_rows"), config.ppo.log_prob_chunk or R
+    actor, *critic = of.trained
+    passes = [Pass(actor, text, min(chunk, R), chunk >= R)]
+    if config.ppo.supervised_coefficient:
+        rows = config.ppo.row_counts["ppo.supervised_batch_size"]
+        told = text._replace(rows=rows, tokens=config.max_length)
+        passes.append(Pass(actor, told, config.max_length, True))
+    if not config.ppo.share_trunk:
+        passes += [Pass(w, text._replace(model=w.model), 0, True) for w in critic]
+    return passes
+
+
+def scored(config: PPOConfig, of: Sizes, rows: str = "ppo.scoring_rows") -> Text:
+    """Prompts with their answers, as many as are scored at a time."""
+    tokens = config.max_prompt + config.ppo.sampling.max_new_tokens
+    itemsize = jnp.dtype(config.ppo.compute_dtype).itemsize
+    return Text(of.trained[0].model, of.mesh, config.ppo.row_counts[rows], tokens, itemsize)
+
+
+def _ppo(config: PPOConfig, of: Sizes) -> dict[str, Phase]:
+    hyper, (actor, *_) = config.ppo, of.trained
+    P, R = config.max_prompt, hyper.sampling.max_new_tokens
+    drawn, text = scored(config, of, "ppo.rollout_rows"), scored(config, of)
+    columns = min(hyper.log_prob_chunk or R, R) + 1
+    split = of.mesh.fsdp > 1  # if not, weights are whole as they are
+    phases = {
+        "rollout": Phase(
+            weights_in_compute_dtype=(actor.gathered if split else actor.copied) + actor.turned,
+            cache=cache(drawn),
+            # the prompts are read; then the loop over tokens holds half of the cache twice
+            activations=max(drawn._replace(tokens=P, columns=P + R).forward, cache(drawn) / 2),
+        ),
+        # of one model at a time the compiler gathers all layers before its loop over them
+        "scoring": Phase(
+            weights_in_compute_dtype=sum(w.copied for w in of.trained)
+            + (max(w.gathered for w in of.trained + of.frozen) if split else 0),
+            activations=text.forward + text.logits(columns),
+        ),
+    }
+    passes = learned(config, of)
+    if not hyper.layerwise:
+        return phases | {"update": _update(config, passes)}
+    own, others = (
+        [one for one in passes if (one.weights is actor) == of_actor] for of_actor in (True, False)
+    )
+    phases["update of the actor"] = _update(config, own)
+    if others:
+        phases["update of the critic"] = _update(config, others)
+    return phases
+
+
+def _one_model(config: Any, of: Sizes) -> dict[str, Phase]:
+    return {"update": _update(config, learned(config, of))}
+
+
+def _update(config: Config, passes: list[Pass]) -> Phase:
+    """The backward pass of a gradient.
+
+    Adam takes no memory of its own: it is one pass over gradient, moments and weights.
+    """
+    part = memory_of(config)
+    weights = list({id(one.weights): one.weights for one in passes}.values())
+    if part.layerwise:  # no more than one layer's, and what is not of the layers
+        gradients = sum(w.ends + w.gradient / w.model.num_hidden_layers for w in weights)
+    else:  # all, and one model's as the backward pass gives it, in the compute dtype
+        gradients = sum(w.gradient for w in weights) + max(w.cast for w in weights)
+    kept = sum(one.text.kept(part.remat) for one in passes)
+    heads = [one.text.logits(one.columns) for one in passes]
+    # the gradient of whole logits waits for its product with the states
+    waiting = sum(
+        one.text.stream + one.text.logits(one.columns) / 3
+        for one in passes
+        if one.whole and one.columns
+    )
+    layer = max(one.text.backward for one in passes) + waiting
+    return Phase(sum(w.copied for w in weights), gradients, 0.0, kept + max(layer, *heads))
