@@ -76,9 +76,12 @@ class Text(NamedTuple):
         return self.model.num_hidden_layers * layer
 
     def logits(self, columns: int) -> float:
-        """Of so many tokens of each row: in float32, and once more in the compute dtype."""
-        V = self.model.vocab_size / self.mesh.tensor
-        return self.rows / self.mesh.rows * columns * V * (4 + self.itemsize)
+        """Of so many tokens of each row, in the compute dtype."""
+        return self._replace(tokens=columns).of(self.model.vocab_size / self.mesh.tensor)
+
+    def head(self, columns: int) -> float:
+        """What a loss of so many tokens of each row holds: logits in float32, and once more."""
+        return self.logits(columns) * (1 + 4 / self.itemsize)
 
 
 def key_heads(model: GLMConfig, mesh: MeshConfig) -> int:

@@ -5,7 +5,7 @@ one another in a step. A phase holds weights in the compute dtype, gradients, th
 and activations. All sizes are bytes on a chip.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -46,8 +46,9 @@ class Estimate(NamedTuple):
 
 def estimate(config: Config, of: Sizes) -> Estimate:
     """What a run takes on the mesh that the sizes are of."""
-    phases = _ppo(config, of) if isinstance(config, PPOConfig) else _one_model(config, of)
-    return Estimate(of.declared, phases)
+    if isinstance(config, PPOConfig):
+        return Estimate(of.declared, _ppo(config, of))
+    return Estimate(of.declared, {"update": _update(config, of, learned(config, of))})
 
 
 class Pass(NamedTuple):
@@ -107,26 +108,22 @@ def _ppo(config: PPOConfig, of: Sizes) -> dict[str, Phase]:
         "scoring": Phase(
             weights_in_compute_dtype=sum(w.copied for w in of.trained)
             + (max(w.gathered for w in of.trained + of.frozen) if split else 0),
-            activations=text.forward + text.logits(columns),
+            activations=text.forward + text.head(columns),
         ),
     }
     passes = learned(config, of)
     if not hyper.layerwise:
-        return phases | {"update": _update(config, passes)}
+        return phases | {"update": _update(config, of, passes)}
     own, others = (
         [one for one in passes if (one.weights is actor) == of_actor] for of_actor in (True, False)
     )
-    phases["update of the actor"] = _update(config, own)
+    phases["update of the actor"] = _update(config, of, own)
     if others:
-        phases["update of the critic"] = _update(config, others)
+        phases["update of the critic"] = _update(config, of, others)
     return phases
 
 
-def _one_model(config: Any, of: Sizes) -> dict[str, Phase]:
-    return {"update": _update(config, learned(config, of))}
-
-
-def _update(config: Config, passes: list[Pass]) -> Phase:
+def _update(config: Config, of: Sizes, passes: list[Pass]) -> Phase:
     """The backward pass of a gradient.
 
     Adam takes no memory of its own: it is one pass over gradient, moments and weights.
@@ -138,12 +135,13 @@ def _update(config: Config, passes: list[Pass]) -> Phase:
     else:  # all, and one model's as the backward pass gives it, in the compute dtype
         gradients = sum(w.gradient for w in weights) + max(w.cast for w in weights)
     kept = sum(one.text.kept(part.remat) for one in passes)
-    heads = [one.text.logits(one.columns) for one in passes]
+    heads = [one.text.head(one.columns) for one in passes]
     # the gradient of whole logits waits for its product with the states
     waiting = sum(
-        one.text.stream + one.text.logits(one.columns) / 3
+        one.text.stream + one.text.logits(one.columns)
         for one in passes
         if one.whole and one.columns
     )
     layer = max(one.text.backward for one in passes) + waiting
-    return Phase(sum(w.copied for w in weights), gradients, 0.0, kept + max(layer, *heads))
+    copied = sum(w.copied for w in weights + of.frozen)
+    return Phase(copied, gradients, 0.0, kept + max(layer, *heads))
