@@ -16,6 +16,8 @@ from glm_jax.train.plan.sizes import Sizes, Weights
 from glm_jax.train.ppo.config import PPOConfig
 from glm_jax.train.reward import RewardConfig
 
+WHOLE = None  # the chunk of log-probs outside of PPO's answers: their logits are there all at once
+
 
 class Phase(NamedTuple):
     weights_in_compute_dtype: float = 0.0
@@ -56,8 +58,19 @@ class Pass(NamedTuple):
 
     weights: Weights
     text: Text
-    columns: int  # tokens of a row whose logits are in memory at a time
-    whole: bool  # whether these are all that the loss is of
+    columns: int  # tokens of a row that the loss is of
+    chunk: int | None  # so many of them have logits in memory at a time; None: all
+
+    @property
+    def head(self) -> float:
+        return self.text.head(min(self.chunk or self.columns, self.columns))
+
+    @property
+    def waiting(self) -> float:
+        """The gradient of whole logits waits for its product with the states."""
+        if not self.columns or (self.chunk or self.columns) < self.columns:
+            return 0.0
+        return self.text.stream + self.text.logits(self.columns)
 
 
 def learned(config: Config, of: Sizes) -> list[Pass]:
@@ -68,19 +81,17 @@ def learned(config: Config, of: Sizes) -> list[Pass]:
         rows = config.memory.rows or config.batch_size
         if isinstance(config, DPOConfig | RewardConfig):
             rows *= 2  # the two of a pair
-        columns = 0 if isinstance(config, RewardConfig) else config.max_length
         text = Text(model.model, of.mesh, rows, config.max_length, jnp.dtype(dtype).itemsize)
-        return [Pass(model, text, columns, True)]
+        return [Pass(model, text, 0 if isinstance(config, RewardConfig) else text.tokens, WHOLE)]
     R = config.ppo.sampling.max_new_tokens
-    text, chunk = scored(config, of, "ppo.update_rows"), config.ppo.log_prob_chunk or R
-    actor, *critic = of.trained
-    passes = [Pass(actor, text, min(chunk, R), chunk >= R)]
+    text, (actor, *critic) = scored(config, of, "ppo.update_rows"), of.trained
+    passes = [Pass(actor, text, R, config.ppo.log_prob_chunk)]
     if config.ppo.supervised_coefficient:
         rows = config.ppo.row_counts["ppo.supervised_batch_size"]
         told = text._replace(rows=rows, tokens=config.max_length)
-        passes.append(Pass(actor, told, config.max_length, True))
+        passes.append(Pass(actor, told, told.tokens, WHOLE))
     if not config.ppo.share_trunk:
-        passes += [Pass(w, text._replace(model=w.model), 0, True) for w in critic]
+        passes += [Pass(w, text._replace(model=w.model), 0, None) for w in critic]
     return passes
 
 
@@ -135,13 +146,7 @@ def _update(config: Config, of: Sizes, passes: list[Pass]) -> Phase:
     else:  # all, and one model's as the backward pass gives it, in the compute dtype
         gradients = sum(w.gradient for w in weights) + max(w.cast for w in weights)
     kept = sum(one.text.kept(part.remat) for one in passes)
-    heads = [one.text.head(one.columns) for one in passes]
-    # the gradient of whole logits waits for its product with the states
-    waiting = sum(
-        one.text.stream + one.text.logits(one.columns)
-        for one in passes
-        if one.whole and one.columns
-    )
-    layer = max(one.text.backward for one in passes) + waiting
+    layer = max(one.text.backward for one in passes) + sum(one.waiting for one in passes)
+    head = max(one.head for one in passes)
     copied = sum(w.copied for w in weights + of.frozen)
-    return Phase(copied, gradients, 0.0, kept + max(layer, *heads))
+    return Phase(copied, gradients, 0.0, kept + max(layer, head))

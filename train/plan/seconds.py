@@ -62,7 +62,7 @@ def training(config: Config, of: Sizes) -> Traffic:
         # the actor is not asked again where its log-probs are those of the draw
         models = models if hyper.old == "recomputed" else models[1:]
         for weights in models:
-            one = Pass(weights, text._replace(model=weights.model), 0, True)
+            one = Pass(weights, text._replace(model=weights.model), 0, None)
             found += _pass(one, of, 1, 0).times(hyper.rows / text.rows)
         times = hyper.updates * hyper.micro_batches
     else:

@@ -33,6 +33,12 @@ CHIPS = {
     "v6e": Chip(31.25, 918e12, 1640e9, 448e9, 1, 2),
 }
 
+# So that the compiler's library neither looks for a TPU on this host nor complains that it has none.
+NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
+}  # fmt: skip
+
 
 class Slice(NamedTuple):
     kind: str
@@ -80,8 +86,8 @@ def devices(of: Slice, slices: int = 1) -> list[Any]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan needs the TPU compiler: pip install 'glm-rlhf[tpu-plan]'")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU is looked for on this host
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in NO_TPU_HERE.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:
