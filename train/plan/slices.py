@@ -33,7 +33,7 @@ CHIPS = {
     "v6e": Chip(31.25, 918e12, 1640e9, 448e9, 1, 2),
 }
 
-# So that the compiler's library neither looks for a TPU on this host nor complains that it has none.
+# The compiler's library is to look for no TPU on this host, and not to complain that it has none.
 NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
