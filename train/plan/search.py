@@ -35,23 +35,23 @@ class Candidate(NamedTuple):
     seconds: float
 
     def place(self, available: int) -> tuple[int, float, int]:
-        """The lower the better: whether it fits surely, or just so; then the time of a step."""
+        """The lower the better: surely fits, fits, may fit, does not; then the time of a step."""
         used = self.estimate.used
-        fit = 0 if used * MARGIN <= available else 1 if used <= available else 2
-        return fit, self.seconds if fit < 2 else 0.0, used
+        fit = sum(used > limit for limit in (available / MARGIN, available, available * MARGIN))
+        return fit, self.seconds if fit < 3 else 0.0, used
 
 
 def search(config: Config, topology: str, best: int = 3) -> dict[str, Any]:
     """Meshes for a slice, best first, as one JSON object with a list of `candidates`.
 
-    All are estimated. The `best` that fit are then compiled and come first: their `fits`,
+    All are estimated. The `best` that may fit are then compiled and come first: their `fits`,
     `hbm_used_bytes` and `step_seconds` are the compiler's. Raises InputError when no mesh will do.
     """
     of = slices.parse(topology)
     chips = math.prod(of.shape) * config.mesh.slices
     found = candidates(on_accelerator(config), chips, of.chip)
     rows = [_row(one, of.chip) for one in found]
-    number = min(best, sum(row["fits"] for row in rows))
+    number = min(best, sum(one.estimate.used <= MARGIN * of.chip.available for one in found))
     label = f"compiling for {of.name}"
     with progress(label, number, on=Console(stderr=True)) as bar:
         for i in range(number):
