@@ -141,12 +141,25 @@ def _update(config: Config, of: Sizes, passes: list[Pass]) -> Phase:
     """
     part = memory_of(config)
     weights = list({id(one.weights): one.weights for one in passes}.values())
-    if part.layerwise:  # no more than one layer's, and what is not of the layers
-        gradients = sum(w.ends + w.gradient / w.model.num_hidden_layers for w in weights)
-    else:  # all, and one model's as the backward pass gives it, in the compute dtype
-        gradients = sum(w.gradient for w in weights) + max(w.cast for w in weights)
     kept = sum(one.text.kept(part.remat) for one in passes)
-    layer = max(one.text.backward for one in passes) + sum(one.waiting for one in passes)
-    head = max(one.head for one in passes)
-    copied = sum(w.copied for w in weights + of.frozen)
+    head, layer = max(one.head for one in passes), max(one.text.backward for one in passes)
+    copied = sum(w.copied for w in of.frozen)
+    if part.layerwise:  # a layer is cast and has a gradient by itself
+        parts = [w.ends / w.gradient + 1 / w.model.num_hidden_layers for w in weights]
+        copied += sum(part * w.copied for part, w in zip(parts, weights, strict=True))
+        gradients = sum(part * w.gradient for part, w in zip(parts, weights, strict=True))
+    else:
+        copied += sum(w.copied for w in weights)
+        layer += sum(one.waiting for one in passes)
+        # the backward pass gives them in the compute dtype; what adds up does so beside them
+        gradients = sum(w.cast for w in weights)
+        if _in_parts(config):
+            gradients = sum(w.gradient for w in weights) + max(w.cast for w in weights)
     return Phase(copied, gradients, 0.0, kept + max(layer, head))
+
+
+def _in_parts(config: Config) -> bool:
+    """Whether the gradients of several micro-batches add up."""
+    if isinstance(config, PPOConfig):
+        return config.ppo.micro_batches > 1
+    return (config.memory.rows or config.batch_size) < config.batch_size

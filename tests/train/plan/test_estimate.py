@@ -18,6 +18,7 @@ from glm_jax.train.sft import SFTConfig
 
 KINDS = {"ppo": PPOConfig, "sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
 
+WHOLE = {"batch_size": 16, "memory.rows": None, "optimizer.max_grad_norm": None}
 # GiB a chip, `hbm_used_bytes` of `glm-rlhf plan NAME --topology ...` for 64 chips of the slice that
 # the name says, with the shipped values and those beside it; whole logits of supervised data, SFT
 # and DPO, plain attention; jax 0.10.2
@@ -29,6 +30,11 @@ COMPILED = [
     ("ppo-chatglm3-6b-v5e-64", {}, 6.04),
     ("sft-glm-4-9b-v6e-64", {}, 4.70),
     ("reward-glm-4-32b-v5p-128", {}, 16.68),
+    # these without the program itself, some 0.05 GiB, or 0.2 with PPO
+    ("ppo-glm-4-9b-v6e-64", {}, 8.60),
+    ("sft-glm-4-32b-v5p-128", {}, 13.46),
+    ("sft-chatglm3-6b-v5e-64", WHOLE, 2.84),
+    ("sft-chatglm3-6b-v5e-64", WHOLE | {"memory.layerwise": True}, 2.41),
 ]
 
 
