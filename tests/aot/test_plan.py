@@ -74,16 +74,16 @@ def test_the_estimate_is_within_15_percent(planned, name):
 
 
 def test_what_a_search_finds_fits_by_the_compiler():
-    """A small model, on four chips: three quarters of a minute a compilation."""
+    """A small model on four chips, half a minute a compilation."""
     model = {
         "vocab_size": 8192, "hidden_size": 1024, "intermediate_size": 2816,
-        "num_hidden_layers": 14, "num_attention_heads": 8, "num_key_value_heads": 2,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
         "head_dim": 128,
     }  # fmt: skip
-    values = {"architecture": model, "batch_size": 64, "max_length": 1024}
-    values["memory"] = {"remat": "full"}
+    values = {"architecture": model, "batch_size": 64, "max_length": 512}
     found = search(parse(SFTConfig, values, "the test"), "v5e:2x2", best=2)
-    assert found["fits"] and [row["compiled"] for row in found["candidates"][:3]] == [1, 1, 0]
-    for row in found["candidates"][:2]:
-        assert row["fits"]
-        assert abs(row["estimated"]["hbm_used_bytes"] / row["hbm_used_bytes"] - 1) < 0.15
+    rows = found["candidates"]
+    assert found["fits"] and [row["compiled"] for row in rows[:3]] == [True, True, False]
+    for row in rows[:2]:
+        assert row["fits"] and row["hbm_used_bytes"] != row["estimated"]["hbm_used_bytes"]
+    assert rows[0]["step_seconds"] <= rows[1]["step_seconds"]

@@ -32,6 +32,7 @@ COMPILED = [
     ("reward-glm-4-32b-v5p-128", {}, 16.68),
     # these without the program itself, some 0.05 GiB, or 0.2 with PPO
     ("ppo-glm-4-9b-v6e-64", {}, 8.60),
+    ("ppo-glm-4-32b-v5p-128", {}, 30.86),
     ("sft-glm-4-32b-v5p-128", {}, 13.46),
     ("dpo-glm-4-32b-v5p-128", {}, 20.18),
     ("sft-chatglm3-6b-v5e-64", {"memory.rows": 8, "memory.remat": "none"}, 11.23),
