@@ -35,7 +35,9 @@ COMPILED = [
     ("ppo-glm-4-32b-v5p-128", {}, 30.86),
     ("sft-glm-4-32b-v5p-128", {}, 13.46),
     ("dpo-glm-4-32b-v5p-128", {}, 20.18),
+    ("reward-glm-4-9b-v6e-64", {}, 5.94),
     ("sft-chatglm3-6b-v5e-64", {"memory.rows": 8, "memory.remat": "none"}, 11.23),
+    ("sft-chatglm3-6b-v5e-64", {"memory.rows": 8, "memory.remat": "products"}, 3.27),
     ("sft-chatglm3-6b-v5e-64", WHOLE, 2.84),
     ("sft-chatglm3-6b-v5e-64", WHOLE | {"memory.layerwise": True}, 2.41),
 ]
