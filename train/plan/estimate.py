@@ -143,6 +143,8 @@ def _update(config: Config, of: Sizes, passes: list[Pass]) -> Phase:
     weights = list({id(one.weights): one.weights for one in passes}.values())
     kept = sum(one.text.kept(part.remat) for one in passes)
     head, layer = max(one.head for one in passes), max(one.text.backward for one in passes)
+    if isinstance(config, DPOConfig):
+        head *= 2  # the reference's logits are there at the same time
     copied = sum(w.copied for w in of.frozen)
     if part.layerwise:  # a layer is cast and has a gradient by itself
         parts = [w.ends / w.gradient + 1 / w.model.num_hidden_layers for w in weights]

@@ -36,6 +36,7 @@ COMPILED = [
     ("sft-glm-4-32b-v5p-128", {}, 13.46),
     ("dpo-glm-4-32b-v5p-128", {}, 20.18),
     ("reward-glm-4-9b-v6e-64", {}, 5.94),
+    ("dpo-glm-4-9b-v6e-64", {}, 7.90),
     ("sft-chatglm3-6b-v5e-64", {"memory.rows": 8, "memory.remat": "none"}, 11.23),
     ("sft-chatglm3-6b-v5e-64", {"memory.rows": 8, "memory.remat": "products"}, 3.27),
     ("sft-chatglm3-6b-v5e-64", WHOLE, 2.84),
@@ -53,9 +54,9 @@ def estimated(config):
 
 
 @pytest.mark.parametrize(("name", "values", "gib"), COMPILED)
-def test_within_15_percent_of_the_compiler(name, values, gib):
+def test_within_10_percent_of_the_compiler(name, values, gib):
     found = estimated(changed(shipped(name), values)).used / 2**30
-    assert abs(found / gib - 1) < 0.15, found
+    assert abs(found / gib - 1) < 0.1, found
 
 
 def test_a_layer_by_hand():
