@@ -74,7 +74,7 @@ def test_the_estimate_is_within_15_percent(planned, name):
 
 
 def test_what_a_search_finds_fits_by_the_compiler():
-    """A small model on four chips, half a minute a compilation."""
+    """A small model on four chips, one or two minutes a compilation."""
     model = {
         "vocab_size": 8192, "hidden_size": 1024, "intermediate_size": 2816,
         "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
