@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 from pydantic import PositiveInt
 
 from glm_jax import processes
@@ -71,11 +71,10 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     check(config, models, len(devices))
-    group = math.gcd(config.tensor, *(model.num_key_value_heads for model in models))
-    shape = config.data, config.fsdp, config.expert, group, config.tensor // group
+    sizes = abstract_mesh(config, models).axis_sizes
     if config.slices > 1:
-        inside = config.data // config.slices, *shape[1:]
-        across = config.slices, *[1] * (len(shape) - 1)
+        inside = config.data // config.slices, *sizes[1:]
+        across = config.slices, *[1] * (len(sizes) - 1)
         try:
             array = mesh_utils.create_hybrid_device_mesh(
                 inside, across, devices, allow_split_physical_axes=True,
@@ -84,10 +83,17 @@ def make_mesh(
         except ValueError as error:
             raise InputError(f"mesh: slices ({config.slices}): {error}") from None
     elif devices[0].platform == "tpu":
-        array = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        array = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     else:
-        array = np.array(devices).reshape(shape)
+        array = np.array(devices).reshape(sizes)
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def abstract_mesh(config: MeshConfig, models: Sequence[GLMConfig]) -> AbstractMesh:
+    """The mesh without its devices: `tensor` splits key/value heads as far as there are any."""
+    group = math.gcd(config.tensor, *(model.num_key_value_heads for model in models))
+    sizes = config.data, config.fsdp, config.expert, group, config.tensor // group
+    return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def check(config: MeshConfig, models: Sequence[GLMConfig], devices: int) -> None:

@@ -66,7 +66,9 @@ def spec(
     return PartitionSpec(*parts)
 
 
-def weight_sharding(param: nnx.Param, mesh: Mesh, rules: Rules = TRAINING) -> NamedSharding:
+def weight_sharding(
+    param: nnx.Param, mesh: Mesh | AbstractMesh, rules: Rules = TRAINING
+) -> NamedSharding:
     """The sharding of a weight by its logical axes."""
     return NamedSharding(mesh, spec(param.shape, param.get_metadata("axes"), mesh, rules))
 

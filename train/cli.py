@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
+from glm_jax.train.platforms import without_absent_tpu
 
 STAGES = {
     "pipeline": (
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2: bad input; 1: a run that stopped itself, or a plan that does not fit; 130: interrupted.
     """
     arguments = _parsed(argv)
+    without_absent_tpu()
     show = arguments.traceback or os.environ.get("GLM_RLHF_TRACEBACK") == "1"
     try:
         status = arguments.command(arguments)
@@ -164,9 +166,21 @@ def _parser() -> argparse.ArgumentParser:
     balance.add_argument("--seed", type=int, help="which pairs stay")
     balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
 
-    plan = command("plan", _plan, "whether a run fits a TPU slice: compiled here, without one")
+    plan = command("plan", _plan, "whether a run fits a TPU slice or GPUs, found out without them")
     plan.add_argument("config", metavar="CONFIG", help="a YAML file, or a name from `configs`")
-    plan.add_argument("--topology", required=True, metavar="SLICE", help="v5p:4x4x4, or v5p-128")
+    where = plan.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--topology", metavar="SLICE", help="compile for v5p:4x4x4, by its cores v5p-128"
+    )
+    where.add_argument("--device", metavar="GPUS", help="estimate for 80GB, or a host of 8x80GB")
+    plan.add_argument(
+        "--search",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=3,
+        help="rank all meshes and rows; the best N of a slice, 3 if not given, are compiled",
+    )
     plan.add_argument(
         "--stage",
         choices=TRAINING,
@@ -243,7 +257,7 @@ def _plan(arguments: Namespace) -> int:
     # the compiler for TPUs is asked for nothing but plans: the host's own devices stay out of it
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from glm_jax.configuration import load
-    from glm_jax.train.plan import plan, told
+    from glm_jax.train import plan
 
     # the shipped ones are named by their stage: ppo-chatglm3-6b-v5e-64
     stage = getattr(arguments, "stage", os.path.basename(arguments.config).partition("-")[0])
@@ -252,8 +266,19 @@ def _plan(arguments: Namespace) -> int:
             f"{arguments.config}: say what it configures: --stage {'|'.join(TRAINING)}"
         )
     config = load(_configuration(stage), arguments.config, arguments.overrides)
-    found = plan(config, arguments.topology)
-    print(json.dumps(found) if arguments.json else told(found))
+    searched, device = "search" in arguments, getattr(arguments, "device", None)
+    if searched and arguments.search < 1:
+        raise InputError(f"--search {arguments.search}: compile at least 1 of the candidates")
+    if searched and device:
+        found = plan.search_device(config, device)
+    elif searched:
+        found = plan.search(config, arguments.topology, arguments.search)
+    elif device:
+        found = plan.plan_device(config, device)
+    else:
+        found = plan.plan(config, arguments.topology)
+    tell = plan.told_search if searched else plan.told
+    print(json.dumps(found) if arguments.json else tell(found))
     return 0 if found["fits"] else 1
 
 

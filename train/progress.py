@@ -26,23 +26,25 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0, *, told: bool = True) -> Iterator[Bar]:
+def progress(
+    label: str, total: int, done: int = 0, *, told: bool = True, on: Console = console
+) -> Iterator[Bar]:
     """Shows how far `label` is, how long it will take yet, and its newest figures.
 
     `told`: lines at its start and end, which stay.
     """
     resumed = f" (from {done} of {total})" if done else ""
-    if told and not console.is_terminal:
-        console.print(f"{label}: {total}{resumed}", highlight=False)
+    if told and not on.is_terminal:
+        on.print(f"{label}: {total}{resumed}", highlight=False)
     start = time.monotonic()
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
         TimeRemainingColumn(compact=True), TextColumn("{task.fields[figures]}", style="dim"),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=on, transient=True) as bars:
         yield Bar(bars, label, total, done)
     if told:
-        console.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)
+        on.print(f"{label}{resumed}: {time.monotonic() - start:.1f} s", highlight=False)
 
 
 def shown(batches: Iterable[list[T]], label: str, total: int) -> Iterator[T]:

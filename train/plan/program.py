@@ -1,6 +1,7 @@
 """The program that a run would compile, from its configuration alone: shapes in place of arrays."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,45 +10,76 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
-from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of
 from glm_jax.config import GLMConfig
+from glm_jax.decoding import Completions
 from glm_jax.errors import InputError
 from glm_jax.heads import Head
 from glm_jax.model import GLM
-from glm_jax.presets import PRESETS, parameters
+from glm_jax.presets import PRESETS
 from glm_jax.sharding import placed
 from glm_jax.train import dpo, reward, sft
 from glm_jax.train.dpo import DPOBatch, DPOConfig
 from glm_jax.train.optimizer import optimizer
-from glm_jax.train.ppo.config import PPOConfig, check_room
+from glm_jax.train.ppo.config import PPOConfig, check_room, check_source
+from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.scores import PPOBatch
 from glm_jax.train.reward import PairBatch, RewardConfig
 from glm_jax.train.scoring import in_dtype
 from glm_jax.train.sft import SFTBatch, SFTConfig
-from glm_jax.train.update import TrainState, start
+from glm_jax.train.update import MemoryConfig, TrainState, start
 
 Config = PPOConfig | SFTConfig | RewardConfig | DPOConfig
 
 
 class Program(NamedTuple):
-    """A run's step and what it is given; `trace(mesh)` is called on the mesh."""
+    """A run's step, and what it is given."""
 
     models: tuple[GLMConfig, ...]
     rows: dict[str, int]
     answer: int  # tokens of the longest; 0 where nothing is generated
-    token_bytes: float  # that a chip reads for each of them: weights and cache
     every: int  # steps between checkpoints
-    trace: Callable[[Mesh], tuple[Any, dict[str, Any]]]
-    """(the traced step, its arguments by kind: parameters, frozen, optimiser)"""
+    declared: dict[str, Any]  # shapes by kind: parameters, frozen, optimiser
+    trace: Callable[[Mesh | None], Any]
+    """The step, traced for the mesh; called on the mesh."""
 
 
 def program(config: Config) -> Program:
     """What `run(config)` would compile. Raises InputError where a model is not known."""
     kinds = {PPOConfig: _ppo, SFTConfig: _sft, RewardConfig: _reward, DPOConfig: _dpo}
     return kinds[type(config)](config)
+
+
+def on_accelerator(config: Config) -> Config:
+    """The configuration with the dtype that an accelerator computes in where none is given."""
+    return _with(config, compute=memory_of(config).compute or "bfloat16")
+
+
+def memory_of(config: Config) -> PPOHyperparameters | MemoryConfig:
+    """Where a stage's settings of memory are."""
+    return config.ppo if isinstance(config, PPOConfig) else config.memory
+
+
+def countable(config: Config) -> Any:
+    """The step as traced on one device, to count its operations. With plain attention, which has
+    as many: a kernel for GPUs cannot be traced where its library is not."""
+    return program(_with(config, attention="plain")).trace(None).jaxpr
+
+
+def _with(config: Config, **settings: Any) -> Config:
+    """The configuration with other settings of memory."""
+    name = "ppo" if isinstance(config, PPOConfig) else "memory"
+    return replace(config, **{name: replace(memory_of(config), **settings)})
+
+
+def row_counts(config: Config) -> dict[str, int]:
+    """Rows that go through the models together, by the keys that say so."""
+    if isinstance(config, PPOConfig):
+        return config.ppo.row_counts
+    return config.memory.row_counts(config.batch_size, config.optimizer)
 
 
 def architecture(path: str) -> GLMConfig:
@@ -66,23 +98,23 @@ def architecture(path: str) -> GLMConfig:
 
 def _ppo(config: PPOConfig) -> Program:
     hyper = config.ppo
-    policy, judge = architecture(config.model), architecture(config.reward_model)
-    check_platform(hyper.attention, "tpu")
-    P, R = config.max_prompt, hyper.sampling.max_new_tokens
-    if config.reward_function is not None:
-        raise InputError("plan: a reward_function cannot be planned; give a reward_model")
+    check_source(config)
+    policy = architecture(config.model)
+    P, R, B = config.max_prompt, hyper.sampling.max_new_tokens, hyper.batch_size
+    actor, reference, scorer = _abstract(policy, "lm"), _abstract(policy, "lm"), Partial(_no_reward)
+    check_room(config, actor, config.model, 0)
+    models = [policy]
+    if config.reward_model:
+        models.append(architecture(config.reward_model))
+        scorer = _abstract(models[-1], "reward")
+        check_room(config, scorer, config.reward_model, 0)
+    state = jax.eval_shape(partial(init, hyper), actor, reference, scorer)
+    frozen = jax.eval_shape(partial(in_dtype, dtype=hyper.compute_dtype), state.frozen)
+    state = state.replace(frozen=None)
+    declared = {"parameters": state.trainable, "frozen": frozen, "optimiser": state.optimiser}
 
-    def trace(mesh: Mesh):
-        actor, reference, scorer = (
-            _abstract(policy, "lm"), _abstract(policy, "lm"), _abstract(judge, "reward")
-        )  # fmt: skip
-        for path, model in ((config.model, actor), (config.reward_model, scorer)):
-            check_room(config, model, path, 0)
-        state = jax.eval_shape(partial(init, hyper), actor, reference, scorer)
-        computing = partial(in_dtype, dtype=hyper.compute_dtype)
-        frozen = placed(jax.eval_shape(computing, state.frozen), mesh)
-        state = placed(state.replace(frozen=None), mesh)
-        of, B = jax.ShapeDtypeStruct, hyper.batch_size
+    def trace(mesh: Mesh | None) -> Any:
+        of = jax.ShapeDtypeStruct
         supervised = None
         if hyper.supervised_coefficient:
             supervised = _texts(hyper.updates, hyper.supervised_batch_size, config.max_length)
@@ -90,79 +122,72 @@ def _ppo(config: PPOConfig) -> Program:
             of((B, P), jnp.int32), of((B, P), jnp.bool), of((B,), jnp.int32),
             of((B,), jnp.float32), supervised,
         )  # fmt: skip
-        kinds = {"parameters": state.trainable, "frozen": frozen, "optimiser": state.optimiser}
-        return ppo_step.trace(state, frozen, batch), kinds
+        return ppo_step.trace(placed(state, mesh), placed(frozen, mesh), batch)
 
-    itemsize, mesh = jnp.dtype(hyper.compute_dtype).itemsize, config.mesh
-    heads = -(-policy.num_key_value_heads // mesh.tensor)
-    rows = (hyper.rollout_rows or hyper.rows) / mesh.rows
-    cache = rows * (P + R) * policy.num_hidden_layers * 2 * heads * policy.head_dim
-    token_bytes = itemsize * (parameters(policy) / mesh.tensor + cache)
     every = config.checkpoint_every
-    return Program((policy, judge), hyper.row_counts, R, token_bytes, every, trace)
+    return Program(tuple(models), row_counts(config), R, every, declared, trace)
+
+
+def _no_reward(batch: PPOBatch, drawn: Completions) -> jax.Array:
+    """In the place of a function, which takes next to no memory on a device."""
+    return jnp.zeros(drawn.finish.shape, jnp.float32)
 
 
 def _sft(config: SFTConfig) -> Program:
     model = architecture(config.model) if config.model else config.architecture
     optimiser = optimizer(config.optimizer, config.steps)
+    state = _state(model, "lm", optimiser)
 
-    def trace(mesh: Mesh):
-        state = _state(model, "lm", optimiser, mesh)
+    def trace(mesh: Mesh | None) -> Any:
         batch = _texts(config.batch_size, config.max_length)
-        return sft.step.trace(state, batch, optimiser=optimiser, memory=config.memory), _kinds(
-            state
-        )
+        return sft.step.trace(placed(state, mesh), batch, optimiser=optimiser, memory=config.memory)
 
-    return _of_one_model(config, model, trace)
+    return _of_one_model(config, model, _kinds(state), trace)
 
 
 def _reward(config: RewardConfig) -> Program:
     model = architecture(config.model)
     optimiser = optimizer(config.optimizer, 1000)
+    state = _state(model, "reward", optimiser)
 
-    def trace(mesh: Mesh):
-        state = _state(model, "reward", optimiser, mesh)
+    def trace(mesh: Mesh | None) -> Any:
         texts = _texts(config.batch_size, config.max_length)
         batch = PairBatch(texts.tokens, texts.mask, texts.tokens, texts.mask)
         return reward.step.trace(
-            state, batch, optimiser=optimiser, l2=config.l2, memory=config.memory
-        ), _kinds(state)
+            placed(state, mesh), batch, optimiser=optimiser, l2=config.l2, memory=config.memory
+        )
 
-    return _of_one_model(config, model, trace)
+    return _of_one_model(config, model, _kinds(state), trace)
 
 
 def _dpo(config: DPOConfig) -> Program:
     model = architecture(config.model)
     optimiser = optimizer(config.optimizer, config.steps)
+    state, reference = _state(model, "lm", optimiser), _abstract(model, "lm")
 
-    def trace(mesh: Mesh):
-        state = _state(model, "lm", optimiser, mesh)
-        reference = placed(_abstract(model, "lm"), mesh)
+    def trace(mesh: Mesh | None) -> Any:
         batch = DPOBatch(*_texts(2 * config.batch_size, config.max_length))
-        traced = dpo.step.trace(
-            state, reference, batch, optimiser=optimiser, beta=config.beta, memory=config.memory
-        )
-        return traced, _kinds(state) | {"frozen": reference}
+        return dpo.step.trace(
+            placed(state, mesh), placed(reference, mesh), batch, optimiser=optimiser,
+            beta=config.beta, memory=config.memory,
+        )  # fmt: skip
 
-    return _of_one_model(config, model, trace)
+    return _of_one_model(config, model, _kinds(state) | {"frozen": reference}, trace)
 
 
 def _of_one_model(
-    config: SFTConfig | RewardConfig | DPOConfig, model: GLMConfig, trace: Callable
-) -> Program:
-    check_platform(config.memory.attention, "tpu")
-    rows = config.memory.row_counts(config.batch_size, config.optimizer)
-    return Program((model,), rows, 0, 0.0, config.checkpoint_every, trace)
+    config: SFTConfig | RewardConfig | DPOConfig, model: GLMConfig, declared: dict[str, Any],
+    trace: Callable[[Mesh | None], Any],
+) -> Program:  # fmt: skip
+    return Program((model,), row_counts(config), 0, config.checkpoint_every, declared, trace)
 
 
 def _abstract(config: GLMConfig, head: Head) -> GLM:
     return nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
 
 
-def _state(config: GLMConfig, head: Head, optimiser: Any, mesh: Mesh) -> TrainState:
-    return placed(
-        jax.eval_shape(partial(start, optimiser=optimiser), _abstract(config, head)), mesh
-    )
+def _state(config: GLMConfig, head: Head, optimiser: Any) -> TrainState:
+    return jax.eval_shape(partial(start, optimiser=optimiser), _abstract(config, head))
 
 
 def _kinds(state: TrainState) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from glm_jax.errors import InputError
 
+GIB = 2**30
+
 
 class Chip(NamedTuple):
     """Of one device as JAX counts them. Rates: Google Cloud's pages on each TPU, 2026."""
@@ -19,12 +21,23 @@ class Chip(NamedTuple):
     cores: int  # by which names such as v5p-128 count
     axes: int  # of the torus
 
+    @property
+    def available(self) -> int:
+        """Bytes that a program may take."""
+        return int(self.hbm * GIB)
+
 
 CHIPS = {
     "v5e": Chip(15.75, 197e12, 819e9, 200e9, 1, 2),
     "v5p": Chip(95.74, 459e12, 2765e9, 600e9, 2, 3),
     "v6e": Chip(31.25, 918e12, 1640e9, 448e9, 1, 2),
 }
+
+# The compiler's library is to look for no TPU on this host, and not to complain that it has none.
+NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
+}  # fmt: skip
 
 
 class Slice(NamedTuple):
@@ -73,8 +86,8 @@ def devices(of: Slice, slices: int = 1) -> list[Any]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan needs the TPU compiler: pip install 'glm-rlhf[tpu-plan]'")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU is looked for on this host
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in NO_TPU_HERE.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:

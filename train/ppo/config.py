@@ -63,8 +63,7 @@ def check(config: PPOConfig) -> PPOHyperparameters:
         raise InputError("ppo.supervised_coefficient needs `supervised`, files of dialogues")
     if config.eval.reward_model and not config.eval.prompts:
         raise InputError("eval.reward_model needs `eval.prompts`, a file of held-out prompts")
-    if bool(config.reward_model) == (config.reward_function is not None):
-        raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
+    check_source(config)
     check_platform(config.ppo.attention, jax.default_backend())
     _ = config.ppo.old  # raises where bfloat16 would take sampled log-probs
     trackers.check(config.trackers)
@@ -75,6 +74,12 @@ def check(config: PPOConfig) -> PPOHyperparameters:
     if config.guards.on_max_kl == "adapt" and config.guards.max_kl is not None:
         return dataclasses.replace(config.ppo, kl_limit=config.guards.max_kl)
     return config.ppo
+
+
+def check_source(config: PPOConfig) -> None:
+    """Raises InputError unless rewards come from one source."""
+    if bool(config.reward_model) == (config.reward_function is not None):
+        raise InputError("give one source of rewards: `reward_model`, or `reward_function`")
 
 
 def check_room(config: PPOConfig, model: GLM, path: str, vocabulary: int) -> None:
