@@ -4,10 +4,10 @@ Each reads the same files and makes the same batches; arrays that span the mesh 
 alone. What one process sees and another might not is decided by the first.
 """
 
+import json
 import os
-import pickle
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -69,22 +69,24 @@ def leads() -> bool:
 
 
 def decided(function: Callable[[], T]) -> T:
-    """What the function returns or raises in the first process, where alone it is called.
+    """What the function returns, as JSON has it, or raises in the first process, where alone it is
+    called.
 
-    The others wait for it. All processes must come here in the same order.
+    The others wait for it. All processes must come here in the same order. What is wrong with a
+    file or its content is raised in all of them as an InputError.
     """
     if not several():
         return function()
-    outcome: tuple[T | None, Exception | None] = None, None
+    outcome: dict[str, Any] = {}
     if leads():
         try:
-            outcome = function(), None
+            outcome = {"result": function()}
         except (InputError, OSError) as error:
-            outcome = None, error
-    result, error = pickle.loads(_told(pickle.dumps(outcome)))
-    if error is not None:
-        raise error
-    return result
+            outcome = {"error": str(error)}
+    outcome = json.loads(_told(json.dumps(outcome).encode()))
+    if "error" in outcome:
+        raise InputError(outcome["error"])
+    return outcome["result"]
 
 
 def together() -> None:

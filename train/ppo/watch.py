@@ -262,7 +262,7 @@ def keep_best(
     file = folder / "best.json"
     if budget is not None and kl > budget:
         return
-    if decided(lambda: file.exists() and score <= read_json(file)["score"]):
+    if decided(lambda: file.exists() and bool(score <= read_json(file)["score"])):
         return
     save_pretrained(actor, folder / "best", tokenizer)
     write_json(file, {"iteration": i, "by": by, "score": score, "kl": kl})
