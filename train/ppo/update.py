@@ -95,7 +95,7 @@ def _layerwise(
     """`update` with one layer's gradient at a time: of the actor, and then of the critic.
 
     What is not finite is found on the way: a layer whose gradient is not stays as it was, and so do
-    those before it.
+    those before it, and the critic if it was the actor's.
     """
     (models, optimiser, skipped), (of_actor, of_critic) = learner, optimisers(config)
     m, supervised = rows_split((minibatch, supervised))
@@ -108,14 +108,18 @@ def _layerwise(
         return total, (sums, largest)
 
     def value(critic: GLM):
-        values_MxR = token_values(critic, m.tokens, m.mask, m.learned.shape[1])
+        # it waits for the actor's: XLA would have what both keep for it in memory at once
+        tokens_MxT = jnp.where(actor.finite, m.tokens, 0)
+        values_MxR = token_values(critic, tokens_MxT, m.mask, m.learned.shape[1])
         return critic_loss(values_MxR, m, tokens, config)
 
     how = config.compute_dtype, config.attention
     actor = layerwise.update(policy, models.actor, optimiser.actor, of_actor, *how, actor_learns)
     (sums, largest), finite, critic = actor.aux, actor.finite, None
     if models.critic is not None:
-        critic = layerwise.update(value, models.critic, optimiser.critic, of_critic, *how)
+        critic = layerwise.update(
+            value, models.critic, optimiser.critic, of_critic, *how, actor.finite
+        )
         sums, finite = sums | critic.aux, finite & critic.finite
     metrics = means(sums, tokens, supervised_tokens) | {
         "val/max_log_ratio": largest,
