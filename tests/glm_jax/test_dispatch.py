@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax import dispatch, model
+from glm_jax import dispatch, stack
 from glm_jax.decoding import rollout, row_keys
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.sampling import Sampling
@@ -66,7 +66,7 @@ def alone(tiny):
 def test_logits_and_gradients(tiny, alone, shape, monkeypatch):
     """Layers in a loop, computed again in the backward pass; in as many shares as there may be."""
     monkeypatch.setattr(dispatch, "ROOM", 1)
-    monkeypatch.setattr(model, "UNROLLED", 0)
+    monkeypatch.setattr(stack, "UNROLLED", 0)
     mesh = make_mesh(shape, [tiny(**EXPERTS).config])
     with on_mesh(mesh):
         program = jax.jit(lambda *given: learned(*given))
@@ -95,7 +95,7 @@ def test_answers(tiny):
 
 
 def test_rows_that_the_mesh_does_not_divide(tiny):
-    layer = model._layers(tiny(**EXPERTS).blocks)[0].experts
+    layer = stack.layers(tiny(**EXPERTS).blocks)[0].experts
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 32)), jnp.float32)
     mesh = make_mesh(MESHES["data 2, expert 2, tensor 2"], [layer.config])
     with on_mesh(mesh):
@@ -117,7 +117,7 @@ def test_no_chip_gathers_the_experts_of_a_layer(tiny):
 def test_the_backward_pass_keeps_nothing_of_a_share(tiny, monkeypatch):
     """Neither its rows nor, with them, the weights once more."""
     monkeypatch.setattr(dispatch, "ROOM", 1)
-    layer, x = model._layers(tiny(**EXPERTS).blocks)[0].experts, jnp.ones((B, T, 32))
+    layer, x = stack.layers(tiny(**EXPERTS).blocks)[0].experts, jnp.ones((B, T, 32))
     mesh = make_mesh(MESHES["expert 8"], [layer.config])
     with on_mesh(mesh):
         loss = lambda layer, x: jnp.sum(layer(x))  # noqa: E731

@@ -121,11 +121,11 @@ def test_a_process_killed_while_saving_leaves_the_model_that_was_there(tiny, tmp
         "import os, sys\n"
         "from glm_jax.checkpoint import pretrained\n"
         "model = pretrained.load_pretrained(sys.argv[1])\n"
-        "write = pretrained._write\n"
+        "write = pretrained.write_safetensors\n"
         "def killed(*arguments):\n"
         "    write(*arguments)\n"
         f"    os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
-        "pretrained._write = killed\n"
+        "pretrained.write_safetensors = killed\n"
         "pretrained.save_pretrained(model, sys.argv[1])\n"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path / "model"], check=False)
