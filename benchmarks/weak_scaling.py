@@ -17,7 +17,7 @@ from glm_jax.mesh import MeshConfig
 from glm_jax.train.plan import plan
 from glm_jax.train.ppo import PPOConfig
 
-KIND = "v5e"
+KIND = "v6e"  # on 16 chips of v5e the run does not fit
 SHAPES = {16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}
 
 
@@ -46,6 +46,8 @@ def row(config: PPOConfig, chips: int, base: int) -> str:
     slices = made.mesh.slices
     topology = f"{KIND}:{SHAPES[chips // slices]}"
     found = plan(made, topology)
+    if not found["fits"]:
+        return f"| {chips} | {slices} x {topology} | {found['mesh']} | does not fit |"
     sent = [
         sum(kind["bytes"] for kind in found["collectives"][place].values()) / 1e9
         for place in ("decoding", "elsewhere")
