@@ -64,7 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="ppo-chatglm3-6b-v5e-64")
     parser.add_argument("--base", type=int, default=64, help="chips that the config is for")
-    parser.add_argument("--chips", type=int, nargs="+", default=[16, 64, 256, 512])
+    parser.add_argument(
+        "--chips", type=int, nargs="+", choices=[16, 64, 128, 256, 512], default=[16, 64, 256, 512]
+    )
     o = parser.parse_args()
     config = load(PPOConfig, o.config)
     head = (

@@ -1,7 +1,7 @@
 """The mesh of devices that a run is spread over."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -55,22 +55,26 @@ def mesh_for(
 
     Raises InputError when the devices, a model or a batch do not fit the mesh, by name.
     """
-    if config.devices == 1 and not processes.several():
+    if config.devices == config.slices == 1 and not processes.several():
         return None
+    mesh = make_mesh(config, models, rows=rows)
     check_rows(config, rows)
-    return make_mesh(config, models)
+    return mesh
 
 
 def make_mesh(
-    config: MeshConfig, models: Sequence[GLMConfig], devices: Sequence[Any] | None = None
+    config: MeshConfig,
+    models: Sequence[GLMConfig],
+    devices: Sequence[Any] | None = None,
+    rows: Mapping[str, int] | None = None,
 ) -> Mesh:
     """The mesh, on all devices that there are unless some are given.
 
     Raises InputError when they are not as many, or a model does not divide over the mesh: with the
-    nearest mesh that would do.
+    nearest mesh that would do, and would divide `rows`.
     """
     devices = jax.devices() if devices is None else devices
-    check(config, models, len(devices))
+    check(config, models, len(devices), rows)
     sizes = abstract_mesh(config, models).axis_sizes
     if config.slices > 1:
         inside = config.data // config.slices, *sizes[1:]
@@ -96,13 +100,19 @@ def abstract_mesh(config: MeshConfig, models: Sequence[GLMConfig]) -> AbstractMe
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def check(config: MeshConfig, models: Sequence[GLMConfig], devices: int) -> None:
-    """Raises InputError unless the mesh has so many devices and divides the models."""
+def check(
+    config: MeshConfig,
+    models: Sequence[GLMConfig],
+    devices: int,
+    rows: Mapping[str, int] | None = None,
+) -> None:
+    """Raises InputError unless the mesh has so many devices and divides the models; it names the
+    nearest that does, and divides `rows`."""
     wrong = _wrong(config, models)
     if config.devices != devices:
         wrong = f"a mesh of {config.devices} devices ({config}), but there are {devices}"
     if wrong:
-        nearest = _nearest(config, models, devices)
+        nearest = _nearest(config, models, devices, (rows or {}).values())
         raise InputError(f"mesh: {wrong}" + (f"; {nearest} would do" if nearest else ""))
 
 
@@ -133,8 +143,10 @@ def _wrong(config: MeshConfig, models: Sequence[GLMConfig]) -> str | None:
     return None
 
 
-def _nearest(config: MeshConfig, models: Sequence[GLMConfig], devices: int) -> MeshConfig | None:
-    """The mesh of so many devices that divides the models and has the most like shape."""
+def _nearest(
+    config: MeshConfig, models: Sequence[GLMConfig], devices: int, rows: Collection[int]
+) -> MeshConfig | None:
+    """The mesh of so many devices that divides models and rows and has the most like shape."""
 
     def distance(other: MeshConfig) -> tuple[float, int]:
         pairs = ((getattr(config, a), getattr(other, a)) for a in ("data", "fsdp", "tensor"))
@@ -142,15 +154,18 @@ def _nearest(config: MeshConfig, models: Sequence[GLMConfig], devices: int) -> M
 
     mixed = all(model.n_routed_experts for model in models)
     expert = config.expert if mixed and devices % config.expert == 0 else 1
-    ways = [n for n in range(1, devices + 1) if devices // expert % n == 0]
+    each = devices // expert
+    small = [n for n in range(1, math.isqrt(each) + 1) if each % n == 0]
+    ways = sorted({*small, *(each // n for n in small)})
     found = [
         MeshConfig(
-            data=devices // expert // (fsdp * tensor), fsdp=fsdp, tensor=tensor, expert=expert,
+            data=each // (fsdp * tensor), fsdp=fsdp, tensor=tensor, expert=expert,
             slices=config.slices,
         )
-        for fsdp in ways for tensor in ways if devices // expert % (fsdp * tensor) == 0
+        for fsdp in ways for tensor in ways if each % (fsdp * tensor) == 0
     ]  # fmt: skip
-    return min((m for m in found if not _wrong(m, models)), key=distance, default=None)
+    fit = (m for m in found if not _wrong(m, models) and not any(n % m.rows for n in rows))
+    return min(fit, key=distance, default=None)
 
 
 def check_rows(config: MeshConfig, rows: Mapping[str, int]) -> None:

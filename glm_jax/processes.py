@@ -44,7 +44,7 @@ def join() -> None:
             heartbeat_timeout_seconds=LOST,
             shutdown_timeout_seconds=3 * LOST,
         )
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         if named or ranks > 1:
             told = f"{_ADDRESS}, {' and '.join(_NUMBERS)} must say who the run's processes are"
             raise InputError(f"{told}: {error}") from None

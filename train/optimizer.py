@@ -51,6 +51,8 @@ class OptimizerConfig:
             for name in ADAMW:
                 if getattr(self, name) != getattr(type(self), name):
                     raise InputError(f"{name} means nothing to adafactor; leave it out")
+        if self.norm_pass and self.max_grad_norm is None:
+            raise InputError("norm_pass: it finds the norm for max_grad_norm, which is null")
         # half of the distance between two bfloat16 numbers is up to 2^-8 of them
         if self.nu_dtype == "bfloat16" and 1 - self.beta2 < 2**-8:
             raise InputError(
@@ -58,8 +60,13 @@ class OptimizerConfig:
                 f"than they are rounded by; take float32, or a beta2 of at most 0.99"
             )
 
-    def check_layerwise(self, path: str) -> None:
-        """Raises InputError when the update of a layer would need the gradients of all."""
+    def check_layerwise(self, path: str, layerwise: bool = True) -> None:
+        """Raises InputError when the update of a layer would need the gradients of all, or where a
+        setting means something to layer-wise updates alone."""
+        if not layerwise and self.norm_pass:
+            raise InputError(f"{path}norm_pass means something to layer-wise updates alone")
+        if not layerwise:
+            return
         if self.max_grad_norm is not None and not self.norm_pass:
             raise InputError(
                 f"{path}max_grad_norm: the norm of all gradients is not known while layers update "

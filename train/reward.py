@@ -127,7 +127,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     with on_mesh(mesh):
         state = loop.train(
             folder,
-            placed(start(model, optimiser), mesh),
+            placed(start(placed(model, mesh), optimiser), mesh),
             partial(step, optimiser=optimiser, l2=config.l2, memory=config.memory),
             batch_at,
             steps,

@@ -112,7 +112,13 @@ class Checkpoints:
         if not step:
             return 0, state
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(state))
-        saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        try:
+            saved = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except (ValueError, KeyError):  # orbax tells both trees, over hundreds of lines
+            raise InputError(
+                f"{self._folder}: the checkpoint holds another state than this version's: start "
+                f"the run in another folder, or go on with the version that it began with"
+            ) from None
         leaves = [saved[name] for name in _named(state)]
         return step, jax.tree.unflatten(jax.tree.structure(state), leaves)
 

@@ -122,7 +122,7 @@ def run(config: SFTConfig) -> Path:
     with on_mesh(mesh):
         state = loop.train(
             folder,
-            placed(start(model, optimiser), mesh),
+            placed(start(placed(model, mesh), optimiser), mesh),
             partial(step, optimiser=optimiser, memory=config.memory),
             batch_at,
             config.steps,
@@ -143,11 +143,16 @@ def _start(config: SFTConfig) -> tuple[GLM, Tokenizer, Mesh | None]:
     if not config.tokenizer:
         raise InputError("sft: give `model`, or `tokenizer` (and `architecture`) for a new model")
     tokenizer = Tokenizer.load(config.tokenizer)
-    architecture = dataclasses.replace(
+    architecture = architecture_for(tokenizer, config)
+    mesh = mesh_for(config.mesh, [architecture], rows)
+    return GLM(architecture, nnx.Rngs(config.seed)), tokenizer, mesh
+
+
+def architecture_for(tokenizer: Tokenizer, config: SFTConfig) -> GLMConfig:
+    """That of a new model which speaks with the tokenizer."""
+    return dataclasses.replace(
         config.architecture,
         vocab_size=tokenizer.vocab_size,
         eos_token_id=tokenizer.stop_ids,
         pad_token_id=tokenizer.pad_id,
     )
-    mesh = mesh_for(config.mesh, [architecture], rows)
-    return GLM(architecture, nnx.Rngs(config.seed)), tokenizer, mesh

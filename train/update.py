@@ -56,8 +56,8 @@ class MemoryConfig:
         Raises InputError unless micro-batches make up a batch, and where a layer-wise update
         cannot be.
         """
+        optimizer.check_layerwise("optimizer.", self.layerwise)
         if self.layerwise:
-            optimizer.check_layerwise("optimizer.")
             check_layerwise(self.remat, "memory.layerwise")
             if self.rows is not None:
                 raise InputError("memory.layerwise: a batch goes through whole; leave out rows")
@@ -88,7 +88,8 @@ class TrainState(NamedTuple):
 
 
 def start(model: GLM, optimiser: Optimizer) -> TrainState:
-    return TrainState(model, optimiser.init(model))
+    """A run's first state; on a mesh moments are made where their weights lie, not whole."""
+    return TrainState(model, jax.jit(lambda model: laid_out(optimiser.init(model)))(model))
 
 
 def update(
@@ -101,6 +102,7 @@ def update(
 ) -> tuple[TrainState, Metrics]:
     """The gradient of the mean loss, and the optimiser's step along it.
 
+    If the loss or the gradient is not finite, weights, moments and schedules stay as they were.
     `loss(model, rows)` gives sums, of the loss and of metrics, over rows of the batch, of which
     the means are taken over `count`: micro-batches change nothing.
     """
@@ -140,6 +142,8 @@ def update(
 
         (gradients, metrics), _ = jax.lax.scan(add, zeros, parts)
     updates, moments = optimiser.update(gradients, state.optimiser, state.model)
-    metrics |= {"grad_norm": optax.tree.norm(gradients)}
-    model = optax.apply_updates(state.model, updates)
-    return laid_out(TrainState(model, moments)), metrics
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    new = TrainState(optax.apply_updates(state.model, updates), moments)
+    new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+    return laid_out(new), metrics | {"grad_norm": norm}

@@ -149,6 +149,7 @@ def test_a_training_step(tiny, shape, kind, memory):
     with on_mesh(mesh):
         found, again = stepped(kind, placed(state, mesh), placed(reference, mesh), memory)
     close(found, expected)
+    close(found.model, expected.model, atol=1e-6)  # a tenth of a step
     close(again, metrics)
     assert parts(found.model.blocks.q[...]) == shape.fsdp * shape.tensor
 

@@ -25,7 +25,7 @@ def compiled(
     """
     with on_mesh(mesh):
         traced = planned.trace(mesh)
-        found: dict[str, Any] = {"flops": flops(traced.jaxpr, planned.answer)}
+        found: dict[str, Any] = {"flops": flops(traced.jaxpr, planned.rounds)}
         begun = time.perf_counter()
         try:
             program = traced.lower().compile()
@@ -45,7 +45,7 @@ def compiled(
         "fits": used <= available,
         "hbm_used_bytes": used,
         "bytes": known | {"temporaries": used - sum(known.values())},
-        "collectives": _summary(collectives(program.as_text(), planned.answer)),
+        "collectives": _summary(collectives(program.as_text(), planned.rounds)),
     }
 
 
@@ -59,7 +59,7 @@ def _too_large(message: str, declared: dict[str, int]) -> dict[str, Any]:
     used = int(float(told[1]) * scale[told[2]]) if told else None
     return {
         "fits": False, "hbm_used_bytes": used, "bytes": declared,
-        "compiler": message.splitlines()[0],
+        "compiler": message.splitlines()[0], "collectives": None,
     }  # fmt: skip
 
 

@@ -146,7 +146,9 @@ def _update(config: Config, of: Sizes, passes: list[Pass]) -> Phase:
     """
     part = memory_of(config)
     weights = list({id(one.weights): one.weights for one in passes}.values())
-    kept = sum(one.text.kept(part.remat) for one in passes)
+    # the layer-wise update keeps the input of a layer and nothing else of it
+    remat = "full" if part.layerwise else part.remat
+    kept = sum(one.text.kept(remat) for one in passes)
     head, layer = max(one.head for one in passes), max(one.text.backward for one in passes)
     if isinstance(config, DPOConfig):
         head *= 2  # the reference's logits are there at the same time

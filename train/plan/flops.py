@@ -1,21 +1,31 @@
 """Operations of a traced program: its matrix products, with how often loops run."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import AbstractMesh, Mesh
 
 
+class Rounds(NamedTuple):
+    """How often loops run at most whose end is not known before."""
+
+    tokens: float = 1  # that over the tokens of an answer, each time
+    sets: float = 1  # that over sets of prompts which take their turns
+
+
+ONCE = Rounds()
+
+
 def flops(
-    jaxpr: Jaxpr | ClosedJaxpr, tokens: int, mesh: Mesh | AbstractMesh | None = None
+    jaxpr: Jaxpr | ClosedJaxpr, rounds: Rounds = ONCE, mesh: Mesh | AbstractMesh | None = None
 ) -> float:
     """Two for each multiply-and-add, of all devices together.
 
     A scan counts as often as it runs, a branch as its largest, and a loop without a known end, as
-    decoding's is, as the `tokens` of the longest answer. A kernel counts at each point of its
-    grid, those that it skips included: causal attention is the whole square, as on the plain path.
-    `mesh`: each of its devices runs this.
+    decoding's is, as `rounds` say. A kernel counts at each point of its grid, those that it skips
+    included: causal attention is the whole square, as on the plain path. `mesh`: each of its
+    devices runs this.
     """
     total, devices = 0.0, mesh.size if mesh else 1
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -29,19 +39,21 @@ def flops(
             # devices along `expert` have room for all rows each, and share them
             total += devices / (mesh.shape.get("expert", 1) if mesh else 1) * _ragged(eqn)
         elif name == "scan":
-            total += parameters["length"] * flops(parameters["jaxpr"], tokens, mesh)
+            total += parameters["length"] * flops(parameters["jaxpr"], rounds, mesh)
         elif name == "while":
-            total += tokens * flops(parameters["body_jaxpr"], tokens, mesh)
+            decoding = "decode" in str(eqn.source_info.name_stack)
+            times = rounds.tokens if decoding else rounds.sets
+            total += times * flops(parameters["body_jaxpr"], rounds, mesh)
         elif name == "cond":
-            total += max(flops(branch, tokens, mesh) for branch in parameters["branches"])
+            total += max(flops(branch, rounds, mesh) for branch in parameters["branches"])
         elif name == "pallas_call":
             points = math.prod(parameters["grid_mapping"].grid)
-            total += points * flops(parameters["jaxpr"], tokens, mesh)
+            total += points * flops(parameters["jaxpr"], rounds, mesh)
         elif name == "shard_map":
-            total += flops(parameters["jaxpr"], tokens, parameters["mesh"])
+            total += flops(parameters["jaxpr"], rounds, parameters["mesh"])
         else:
             inner = (parameters[key] for key in ("jaxpr", "call_jaxpr") if key in parameters)
-            total += sum(flops(each, tokens, mesh) for each in inner)
+            total += sum(flops(each, rounds, mesh) for each in inner)
     return total
 
 

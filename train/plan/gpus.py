@@ -21,7 +21,7 @@ class GPUs(NamedTuple):
 
 def parse(name: str) -> GPUs:
     """`80GB`, `8x80GB`. Raises InputError, with what would work."""
-    found = re.fullmatch(r"(?:([1-9]\d*)x)?([1-9]\d*)GB", name)
+    found = re.fullmatch(r"(?:([1-9]\d{0,3})x)?([1-9]\d{0,3})GB", name)
     if not found:
         raise InputError(
             f"device {name!r}: write the memory of one GPU, such as 80GB, or with their number, "

@@ -1,13 +1,14 @@
 """What a compiled program sends between chips, from the compiler's own text.
 
-The text says each loop's body once: how often it runs is read off the loop's condition. A loop
-without a known end is decoding's, which runs for as many tokens as an answer may have.
+The text says each loop's body once: how often it runs is read off the loop's condition, but for
+the loops over tokens and over sets of prompts, whose ends are not known before.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from glm_jax.train.plan.flops import Rounds
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 COLLECTIVE = re.compile(
@@ -18,7 +19,11 @@ CALLS = re.compile(
     r"(?:calls|true_computation|false_computation|called_computation)=%?([\w.\-]+)"
     r"|(?:branch_computations|called_computations)=\{([^}]*)\}"
 )
-DECODING = 'generate/decode/while"'
+# what the TPU compiler makes of a sum of which each chip keeps a part
+SCATTERING = re.compile(r"all-reduce-scatter\S* = (?P<result>.*?) fusion\(")
+DECODING = '/decode/while"'
+SETS = re.compile(r'(?:generate|greedy)/while"')
+Sent = dict[tuple[str, str, str, bool], float]
 
 
 class Collective(NamedTuple):
@@ -33,33 +38,45 @@ class Collective(NamedTuple):
         return self.times * size(self.result)
 
 
-def collectives(text: str, tokens: int) -> list[Collective]:
-    """All that the program sends, the largest first; `tokens`: of the longest answer."""
+def collectives(text: str, rounds: Rounds) -> list[Collective]:
+    """All that the program sends, the largest first; of a branch in it the one that sends most."""
     computations, entry = _computations(text)
-    found: Counter[tuple[str, str, str, bool]] = Counter()
 
-    def walk(name: str, times: int, decoding: bool) -> None:
+    def walk(name: str, decoding: bool) -> Sent:
+        found: Sent = {}
         for line in computations[name]:
-            sent = COLLECTIVE.search(line)
+            sent = COLLECTIVE.search(line) or SCATTERING.search(line)
             if sent:
+                kind = sent.groupdict().get("kind") or "reduce-scatter"
                 channel = re.search(r"channel_id=(\d+)", line)
                 shapes = re.sub(r"\{[^}]*\}", "", sent["result"])
-                key = sent["kind"], shapes, channel[1] if channel else line, decoding
-                found[key] = max(found[key], times)  # one that is sent in pieces is one
-            if " while(" in line:
+                _add(found, {(kind, shapes, channel[1] if channel else line, decoding): 1})
+            elif " while(" in line:
                 condition, body = (_called(line, part) for part in ("condition", "body"))
-                inside = decoding or DECODING in line
-                rounds = tokens if DECODING in line else _rounds(computations[condition])
-                walk(condition, times * rounds, inside)
-                walk(body, times * rounds, inside)
-                continue
-            for callee in _callees(line):
-                if callee in computations:
-                    walk(callee, times, decoding)
+                inside, times = decoding or DECODING in line, _rounds(computations[condition])
+                if DECODING in line or SETS.search(line):
+                    times = rounds.tokens if DECODING in line else rounds.sets
+                for part in (condition, body):
+                    _add(found, walk(part, inside), times)
+            else:
+                parts = [walk(c, decoding) for c in _callees(line) if c in computations]
+                if " conditional(" in line:
+                    parts = [max(parts, key=_bytes)]
+                for part in parts:
+                    _add(found, part)
+        return found
 
-    walk(entry, 1, False)
-    sent = [Collective(k, shape, d, n) for (k, shape, _, d), n in found.items()]
+    sent = [Collective(k, shape, d, round(n)) for (k, shape, _, d), n in walk(entry, False).items()]
     return sorted(sent, key=lambda c: -c.bytes)
+
+
+def _add(found: Sent, more: Sent, times: float = 1) -> None:
+    for key, number in more.items():  # one that is sent in pieces is one
+        found[key] = max(found.get(key, 0), times * number)
+
+
+def _bytes(sent: Sent) -> float:
+    return sum(number * size(shapes) for (_, shapes, _, _), number in sent.items())
 
 
 def size(shapes: str) -> int:

@@ -6,6 +6,7 @@ What is compiled here has never run on such a slice; step times are estimates fr
 from typing import Any
 
 from glm_jax.attention import check_platform
+from glm_jax.errors import InputError
 from glm_jax.mesh import check, check_rows, make_mesh
 from glm_jax.train.plan import gpus, slices
 from glm_jax.train.plan.compiled import compiled
@@ -36,7 +37,10 @@ def plan(config: Config, topology: str) -> dict[str, Any]:
     if config.mesh.devices > 1:
         check_rows(config.mesh, planned.rows)
     devices = slices.devices(of, config.mesh.slices)
-    mesh, known = make_mesh(config.mesh, planned.models, devices), sizes(config, planned)
+    mesh, known = (
+        make_mesh(config.mesh, planned.models, devices, planned.rows),
+        sizes(config, planned),
+    )
     found = {
         "topology": of.name, "chips": len(devices), "mesh": str(config.mesh), "label": COMPILED,
         "hbm_available_bytes": of.chip.available,
@@ -64,11 +68,13 @@ def plan_device(config: Config, device: str) -> dict[str, Any]:
     """
     of, config = gpus.parse(device), on_accelerator(config)
     check_platform(memory_of(config).attention, "gpu")
+    if config.mesh.slices > 1:
+        raise InputError(f"mesh.slices ({config.mesh.slices}): they are of TPU pods; leave it out")
     planned = program(config)
-    check(config.mesh, planned.models, of.number)
+    check(config.mesh, planned.models, of.number, planned.rows)
     check_rows(config.mesh, planned.rows)
     known = sizes(config, planned)
-    by_hand, operations = estimate(config, known), flops(countable(config), planned.answer)
+    by_hand, operations = estimate(config, known), flops(countable(config), planned.rounds)
     found = {
         "device": of.name, "chips": of.number, "mesh": str(config.mesh), "label": ESTIMATED,
         "hbm_available_bytes": of.chip.available,
@@ -77,7 +83,7 @@ def plan_device(config: Config, device: str) -> dict[str, Any]:
         "fits": by_hand.used <= of.chip.available,
         "hbm_used_bytes": by_hand.used,
         "bytes": by_hand.bytes,
-        "flops": operations,
+        "flops": operations, "collectives": None, "compile_seconds": None,
     }  # fmt: skip
     if not found["fits"]:
         found["would_help"] = would_help(config, planned)

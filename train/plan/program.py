@@ -20,9 +20,11 @@ from glm_jax.heads import Head
 from glm_jax.model import GLM
 from glm_jax.presets import PRESETS
 from glm_jax.sharding import placed
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, reward, sft
 from glm_jax.train.dpo import DPOBatch, DPOConfig
 from glm_jax.train.optimizer import optimizer
+from glm_jax.train.plan.flops import Rounds
 from glm_jax.train.ppo.config import PPOConfig, check_room, check_source
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
@@ -40,7 +42,7 @@ class Program(NamedTuple):
 
     models: tuple[GLMConfig, ...]
     rows: dict[str, int]
-    answer: int  # tokens of the longest; 0 where nothing is generated
+    rounds: Rounds  # of the loops that draw answers
     every: int  # steps between checkpoints
     declared: dict[str, Any]  # shapes by kind: parameters, frozen, optimiser
     trace: Callable[[Mesh | None], Any]
@@ -100,7 +102,7 @@ def _ppo(config: PPOConfig) -> Program:
     hyper = config.ppo
     check_source(config)
     policy = architecture(config.model)
-    P, R, B = config.max_prompt, hyper.sampling.max_new_tokens, hyper.batch_size
+    P, B = config.max_prompt, hyper.batch_size
     actor, reference, scorer = _abstract(policy, "lm"), _abstract(policy, "lm"), Partial(_no_reward)
     check_room(config, actor, config.model, 0)
     models = [policy]
@@ -125,7 +127,15 @@ def _ppo(config: PPOConfig) -> Program:
         return ppo_step.trace(placed(state, mesh), placed(frozen, mesh), batch)
 
     every = config.checkpoint_every
-    return Program(tuple(models), row_counts(config), R, every, declared, trace)
+    return Program(tuple(models), row_counts(config), _rounds(hyper), every, declared, trace)
+
+
+def _rounds(hyper: PPOHyperparameters) -> Rounds:
+    """When all answers are as long as they may be."""
+    slots, tokens = hyper.rollout_rows or hyper.rows, hyper.sampling.max_new_tokens
+    if not hyper.refill:
+        return Rounds(tokens, hyper.rows / slots)
+    return Rounds(tokens * hyper.refill / slots, hyper.rows / hyper.refill)
 
 
 def _no_reward(batch: PPOBatch, drawn: Completions) -> jax.Array:
@@ -134,7 +144,12 @@ def _no_reward(batch: PPOBatch, drawn: Completions) -> jax.Array:
 
 
 def _sft(config: SFTConfig) -> Program:
-    model = architecture(config.model) if config.model else config.architecture
+    if config.model:
+        model = architecture(config.model)
+    elif config.tokenizer and Path(config.tokenizer).exists():
+        model = sft.architecture_for(Tokenizer.load(config.tokenizer), config)
+    else:
+        model = config.architecture
     optimiser = optimizer(config.optimizer, config.steps)
     state = _state(model, "lm", optimiser)
 
@@ -179,7 +194,7 @@ def _of_one_model(
     config: SFTConfig | RewardConfig | DPOConfig, model: GLMConfig, declared: dict[str, Any],
     trace: Callable[[Mesh | None], Any],
 ) -> Program:  # fmt: skip
-    return Program((model,), row_counts(config), 0, config.checkpoint_every, declared, trace)
+    return Program((model,), row_counts(config), Rounds(), config.checkpoint_every, declared, trace)
 
 
 def _abstract(config: GLMConfig, head: Head) -> GLM:

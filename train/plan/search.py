@@ -92,7 +92,7 @@ def search_device(config: Config, device: str) -> dict[str, Any]:
 def candidates(config: Config, chips: int, chip: Chip) -> list[Candidate]:
     """All meshes of so many chips that divide models and rows, best first."""
     planned = program(config)
-    operations = flops(countable(config), planned.answer)
+    operations = flops(countable(config), planned.rounds)
     found = []
     for mesh in meshes(chips, config.mesh.slices, any(m.n_routed_experts for m in planned.models)):
         try:

@@ -70,7 +70,9 @@ def training(config: Config, of: Sizes) -> Traffic:
         times = config.batch_size / rows
         for weights in of.frozen:
             found += _pass(learned(config, of)[0]._replace(weights=weights), of, 1, 0).times(times)
-    forward = 1 if memory_of(config).remat == "none" else 2  # the second computes it again
+    memory = memory_of(config)
+    again = memory.layerwise or memory.remat != "none"
+    forward = 2 if again else 1
     for one in learned(config, of):
         found += _pass(one, of, forward, 1).times(times)
     return found

@@ -55,7 +55,7 @@ class Slice(NamedTuple):
 
 def parse(name: str) -> Slice:
     """`v5p:4x4x4`, or by its cores `v5p-128`. Raises InputError, with what would work."""
-    found = re.fullmatch(r"(\w+)(?::(\d+(?:x\d+)*)|-(\d+))", name)
+    found = re.fullmatch(r"(\w+)(?::(\d{1,3}(?:x\d{1,3})*)|-(\d{1,6}))", name)
     if not found or found[1] not in CHIPS:
         raise InputError(
             f"topology {name!r}: write a kind ({', '.join(CHIPS)}) with its shape, such as "

@@ -31,7 +31,7 @@ def told(found: dict[str, Any]) -> str:
             f"{kind.replace('_', ' ')} {size / GIB:.2f}" for kind, size in kinds.items() if size
         )
         lines.append(f"{name}, estimated in GiB: {parts}")
-    for place, kinds in found.get("collectives", {}).items():
+    for place, kinds in (found["collectives"] or {}).items():
         for kind, of in kinds.items():
             size = of["bytes"] / 1e9
             lines.append(f"{place}: {of['times']:,} x {kind}, {size:,.2f} GB a chip and step")
@@ -44,7 +44,7 @@ def told(found: dict[str, Any]) -> str:
             f"{of['utilisation']:.0%} of it products; a preemption loses up to "
             f"{of['lost_to_a_preemption_seconds'] / 60:.0f} min"
         )
-    if "compile_seconds" in found:
+    if found["compile_seconds"] is not None:
         lines.append(f"compiled in {found['compile_seconds']:.0f} s")
     return "\n".join(lines)
 

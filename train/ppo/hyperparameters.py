@@ -137,6 +137,9 @@ class PPOHyperparameters:
                 f"iterations to the actor"
             )
         self._check_estimator()
+        self.actor.check_layerwise("actor.", self.layerwise)
+        if self.advantage == "gae":
+            self.critic.check_layerwise("critic.", self.layerwise)
         if self.layerwise:
             self._check_layerwise()
 
@@ -153,9 +156,6 @@ class PPOHyperparameters:
             raise InputError(f"truncated bootstrap: advantage {self.advantage} has no critic")
 
     def _check_layerwise(self) -> None:
-        self.actor.check_layerwise("actor.")
-        if self.advantage == "gae":
-            self.critic.check_layerwise("critic.")
         if self.micro_batches > 1:
             raise InputError("layerwise: a minibatch goes through whole; leave out update_rows")
         check_layerwise(self.remat, "layerwise")

@@ -85,6 +85,9 @@ def _train(
 
     state = placed(init(program, reference, reference, reward, seed=config.seed), mesh)
     frozen = in_dtype(state.frozen, program.compute_dtype)  # as the program reads them
+    judge = frozen.reward if isinstance(reward, GLM) else rewards(held_out)
+    state = state.replace(frozen=None)
+    del reference, reward, rewards  # in float32 they would lie beside these
     start = loop.steps_done(folder)
 
     def timing(metrics: Mapping[str, float], seconds: float) -> dict[str, float]:
@@ -92,7 +95,7 @@ def _train(
         return {"time/iteration": seconds, "time/response_tokens_per_second": tokens / seconds}
 
     answer = partial(
-        answers, reference=frozen.reference, judges=Judges(rewards(held_out), second),
+        answers, reference=frozen.reference, judges=Judges(judge, second),
         tokenizer=tokenizer, prompts=held_out, sampling=program.sampling,
         max_prompt=config.max_prompt, batch_size=config.eval.batch_size, seed=config.seed + 2,
     )  # fmt: skip
@@ -106,7 +109,7 @@ def _train(
     ):  # fmt: skip
         state = loop.train(
             folder,
-            state.replace(frozen=None),
+            state,
             lambda state, batch: ppo_step(state, frozen, batch),
             batch_at,
             program.iterations,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from glm_jax.train.plan.flops import Rounds
 from glm_jax.train.plan.hlo import collectives, size
 
 # a loop of 3 rounds around another of 5, and decoding's loop, whose end is not known
@@ -55,7 +56,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_loops_are_counted_and_pieces_are_not():
-    found = {c.kind: c for c in collectives(TEXT, tokens=100) if c.result != "pred[]"}
+    found = {c.kind: c for c in collectives(TEXT, Rounds(tokens=100)) if c.result != "pred[]"}
     assert {kind: c.times for kind, c in found.items()} == {
         "all-gather": 15, "all-reduce": 3, "all-to-all": 100,
     }  # fmt: skip
@@ -64,7 +65,7 @@ def test_loops_are_counted_and_pieces_are_not():
     }  # fmt: skip
     assert found["all-gather"].bytes == 15 * 4 * 8 * 2
     assert found["all-to-all"].bytes == 100 * (2 * 4 * 4 + 3 * 2)
-    (end,) = (c for c in collectives(TEXT, tokens=100) if c.result == "pred[]")
+    (end,) = (c for c in collectives(TEXT, Rounds(tokens=100)) if c.result == "pred[]")
     assert end.decoding and end.times == 100
 
 
@@ -82,5 +83,5 @@ def test_a_compiled_program():
 
     program = jax.jit(lambda x: jax.lax.scan(body, x, length=4)[0], in_shardings=split)
     text = program.lower(np.ones((16, 4), np.float32)).compile().as_text()
-    sent = [c for c in collectives(text, tokens=1) if c.kind == "all-reduce"]
+    sent = [c for c in collectives(text, Rounds()) if c.kind == "all-reduce"]
     assert sum(c.bytes for c in sent) == 4 * 4 * 4
