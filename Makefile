@@ -15,7 +15,7 @@ test: $(READY_FOR_TESTS)
 	@$(VENV)/bin/python -m pytest
 
 test-aot: $(READY_FOR_TESTS)
-	@echo "make: compiling for TPU slices, without one (a quarter of an hour on two CPU cores)"
+	@echo "make: compiling for TPU slices, without one (half an hour on two CPU cores)"
 	@$(PIP_INSTALL) -e '.[tpu-plan]'
 	@$(VENV)/bin/python -m pytest -m aot tests/aot
 
