@@ -10,6 +10,7 @@ from glm_jax.decoding import rollout, row_keys
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.sampling import Sampling
 from glm_jax.sharding import placed
+from glm_jax.train.plan.flops import Rounds
 from glm_jax.train.plan.hlo import collectives
 
 B, T = 8, 6
@@ -90,7 +91,7 @@ def test_answers(tiny):
         program = jax.jit(lambda *given: answers(*given)).lower(placed_whole, *given).compile()
         found = program(placed_whole, *given)
     same(found, jax.jit(answers)(whole, *given))
-    sent = [c.bytes // c.times for c in collectives(program.as_text(), 5) if c.decoding]
+    sent = [c.bytes // c.times for c in collectives(program.as_text(), Rounds(5)) if c.decoding]
     assert 0 < max(sent) < whole.blocks.experts.gate[0, 0].nbytes
 
 
@@ -109,7 +110,7 @@ def test_no_chip_gathers_the_experts_of_a_layer(tiny):
     with on_mesh(mesh):
         program = jax.jit(lambda m, *given: m(*given))
         text = program.lower(placed(whole, mesh), TOKENS, MASK).compile().as_text()
-    largest = max(c.bytes for c in collectives(text, 1) if c.kind == "all-gather")
+    largest = max(c.bytes for c in collectives(text, Rounds()) if c.kind == "all-gather")
     gate = whole.blocks.experts.gate
     assert largest < gate[0].nbytes
 
