@@ -11,7 +11,7 @@ quickstart: $(READY)
 	@$(VENV)/bin/glm-rlhf quickstart
 
 test: $(READY_FOR_TESTS)
-	@echo "make: running the tests (at most 15 minutes on two CPU cores)"
+	@echo "make: running the tests (half an hour on two CPU cores at first, then less: programs are cached)"
 	@$(VENV)/bin/python -m pytest
 
 test-aot: $(READY_FOR_TESTS)
