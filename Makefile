@@ -10,9 +10,12 @@ quickstart: $(READY)
 	@echo "make: running the quickstart (about 8 minutes on two CPU cores); see runs/quickstart"
 	@$(VENV)/bin/glm-rlhf quickstart
 
+# Processes that run the tests; each takes up to 8 GB.
+WORKERS ?= 2
+
 test: $(READY_FOR_TESTS)
 	@echo "make: running the tests (half an hour on two CPU cores at first, then less: programs are cached)"
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-aot: $(READY_FOR_TESTS)
 	@echo "make: compiling for TPU slices, without one (half an hour on two CPU cores)"
