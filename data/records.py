@@ -26,6 +26,14 @@ class Message(TypedDict):
     content: str
 
 
+class Votes(TypedDict):
+    """How many annotators preferred which response, and how many neither."""
+
+    chosen: int
+    rejected: int
+    tie: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """What a response answers; `task` is for whoever made the prompt, and opaque here."""
@@ -48,16 +56,32 @@ class Dialogue:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two responses to one prompt, the preferred one first (unless it is a tie)."""
+    """Two responses to one prompt, the preferred one first (unless it is a tie).
+
+    Several judgements of the same two responses are rows of their own until they are added up.
+    """
 
     id: str
     prompt: list[Message]
     chosen: str
     rejected: str
     tie: bool = False
+    margin: float | None = None
+    "how much better in score the chosen one should be: enters the ranking loss"
+    strength: float | None = None
+    "how clearly it is preferred, as the annotator said: 1 slightly, 2 clearly, more: very"
+    weight: float | None = None
+    "of the pair in the loss; 1 if not given"
     category: str | None = None
+    language: str | None = None
     annotator: str | None = None
+    milliseconds: float | None = None
+    "that the annotator took for the pair"
+    votes: Votes | None = None
+    "of all annotators of the pair, once they are added up"
     prompt_id: str | None = None
+    chosen_id: str | None = None
+    rejected_id: str | None = None
     task: dict[str, Any] | None = None
 
 
