@@ -7,9 +7,11 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
+from glm_jax.train import cli_data
 from glm_jax.train.platforms import without_absent_tpu
 
 STAGES = {
@@ -107,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(group: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
         # An option that is not given stays out: its default lives with what it configures.
-        found = commands.add_parser(
+        found = group.add_parser(
             name, help=text, description=text, argument_default=argparse.SUPPRESS
         )
         found.set_defaults(command=run)
@@ -124,17 +126,19 @@ def _parser() -> argparse.ArgumentParser:
             kind, text = SAMPLING[name]
             found.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
 
-    quickstart = command("quickstart", _quickstart, "the whole pipeline on a small simulated world")
+    quickstart = command(
+        commands, "quickstart", _quickstart, "the whole pipeline on a small simulated world"
+    )
     quickstart.add_argument("--seed", type=int, help="the same seed gives the same numbers")
     overrides(quickstart)
 
     for stage, (_, text) in STAGES.items():
-        found = command(stage, _stage, text)
+        found = command(commands, stage, _stage, text)
         found.set_defaults(stage=stage)
         found.add_argument("config", metavar="CONFIG", help="a YAML file, or a name from `configs`")
         overrides(found)
 
-    sample = command("sample", _sample, "draw responses of a model to prompts; resumable")
+    sample = command(commands, "sample", _sample, "draw responses of a model to prompts; resumable")
     sample.add_argument("model", metavar="MODEL", help="folder of a trained model")
     sample.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
     sample.add_argument("--output", required=True, metavar="FILE", help="JSON lines")
@@ -144,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--batch-size", type=int)
     sample.add_argument("--seed", type=int)
 
-    chat = command("chat", _chat, "talk to a model in the terminal")
+    chat = command(commands, "chat", _chat, "talk to a model in the terminal")
     chat.add_argument("model", metavar="PATH", help="folder of the model")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
     options(chat, ("max_new_tokens", "temperature", "top_p"))
@@ -152,21 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     dtypes = ("float32", "bfloat16")
     chat.add_argument("--dtype", choices=dtypes, help="of the weights; float32 unless given")
 
-    filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
-    filters.add_argument("pairs", metavar="PAIRS", help="JSON lines")
-    filters.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
-    filters.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
-    filters.add_argument("--group", metavar="FIELD", help="count by this field, not `category`")
+    data = commands.add_parser("data", help="look at preference pairs, filter and balance them")
+    cli_data.add(partial(command, data.add_subparsers(metavar="COMMAND", required=True)))
 
-    balance = command("balance", _balance, "make longer and shorter equally often the better")
-    balance.add_argument("pairs", metavar="PAIRS", help="JSON lines")
-    balance.add_argument("--tokenizer", required=True, metavar="MODEL", help="what counts tokens")
-    balance.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
-    balance.add_argument("--buckets", type=int, help="buckets of length difference in each group")
-    balance.add_argument("--seed", type=int, help="which pairs stay")
-    balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
-
-    plan = command("plan", _plan, "whether a run fits a TPU slice or GPUs, found out without them")
+    plan = command(
+        commands, "plan", _plan, "whether a run fits a TPU slice or GPUs, found out without them"
+    )
     plan.add_argument("config", metavar="CONFIG", help="a YAML file, or a name from `configs`")
     where = plan.add_mutually_exclusive_group(required=True)
     where.add_argument(
@@ -189,10 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", default=False, help="one object on one line")
     overrides(plan)
 
-    report = command("report", _report, "write report.html again from a run's report.json")
+    report = command(
+        commands, "report", _report, "write report.html again from a run's report.json"
+    )
     report.add_argument("run", metavar="RUN", help="folder of a run")
 
-    command("configs", _configs, "list the configurations that come with the package")
+    command(commands, "configs", _configs, "list the configurations that come with the package")
     return parser
 
 
@@ -230,7 +227,7 @@ def _sample(arguments: Namespace) -> None:
     from glm_jax.configuration import parse
     from glm_jax.train import sample
 
-    values = _given(arguments)
+    values = cli_data.given(arguments)
     values["sampling"] = {name: values.pop(name) for name in SAMPLING & values.keys()}
     sample.run(parse(sample.SampleConfig, values, "the command line"))
 
@@ -238,19 +235,7 @@ def _sample(arguments: Namespace) -> None:
 def _chat(arguments: Namespace) -> None:
     from glm_jax.train import chat
 
-    chat.run(**_given(arguments))
-
-
-def _filter(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
-
-    preferences.filter_file(**_given(arguments))
-
-
-def _balance(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
-
-    preferences.balance_file(**_given(arguments))
+    chat.run(**cli_data.given(arguments))
 
 
 def _plan(arguments: Namespace) -> int:
@@ -293,8 +278,3 @@ def _configs(arguments: Namespace) -> None:
 
     for name, text in shipped().items():
         print(f"{name:28}{text}")
-
-
-def _given(arguments: Namespace) -> dict[str, Any]:
-    """What the command's own arguments say."""
-    return {k: v for k, v in vars(arguments).items() if k not in ("command", "traceback")}

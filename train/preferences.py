@@ -55,7 +55,7 @@ def balance_file(
     found = records.read(pairs, Pair, category=group)
     tie = next((pair.id for pair in found if pair.tie), None)
     if tie is not None:
-        raise InputError(f"{pairs}: the pair {tie!r} is a tie; run `glm-rlhf filter` first")
+        raise InputError(f"{pairs}: the pair {tie!r} is a tie; run `glm-rlhf data filter` first")
     kept, balanced, before, after = balance_pairs(
         found, Tokenizer.load(tokenizer), buckets=buckets, seed=seed
     )

@@ -46,11 +46,11 @@ def test_help_imports_nothing_heavy():
         (["ppo"], "CONFIG"),
         (["ppo", "nowhere.yaml"], "nowhere.yaml: no such configuration file"),
         (["quickstart", "--seed", "one"], "invalid int value: 'one'"),
-        (["filter", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
-        (["filter", "pairs.jsonl"], "--output"),
-        (["filter", "pairs.jsonl", "--output", "x"], "pairs.jsonl:2: "),
-        (["filter", ".", "--output", "x"], "."),
-        (["balance", "pairs.jsonl", "--tokenizer", ".", "--output", "x", "--buckets", "0"], "0"),
+        (["data", "filter", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
+        (["data", "filter", "pairs.jsonl"], "--output"),
+        (["data", "filter", "pairs.jsonl", "--output", "x"], "pairs.jsonl:2: "),
+        (["data", "filter", ".", "--output", "x"], "."),
+        (["data", "balance", "pairs.jsonl", "--tokenizer", ".", "--output", "x", "--buckets", "0"], "0"),
         (["report", "nowhere"], "nowhere/report.json: no such file"),
         (["chat"], "PATH"),
         (["chat", "nowhere"], "nowhere"),
@@ -110,14 +110,14 @@ def test_filter_and_balance_from_file_to_file(tmp_path, capsys):
     source, kept, balanced = (str(tmp_path / f"{name}.jsonl") for name in ("all", "kept", "even"))
     records.write(source, pairs)
 
-    assert cli.main(["filter", source, "--output", kept]) == 0
+    assert cli.main(["data", "filter", source, "--output", kept]) == 0
     assert len(records.read(kept, Pair)) == 12
     dropped = map(json.loads, (tmp_path / "kept.dropped.jsonl").read_text().splitlines())
     assert {row["id"]: row["reason"] for row in dropped} == {"tie": "tie", "blank": "empty"}
 
     balance = ["--tokenizer", str(tmp_path / "model"), "--output", balanced, "--buckets", "2"]
-    assert cli.main(["balance", source, *balance]) == 2  # there is a tie in it
-    assert cli.main(["balance", kept, *balance]) == 0
+    assert cli.main(["data", "balance", source, *balance]) == 2  # there is a tie in it
+    assert cli.main(["data", "balance", kept, *balance]) == 0
     sides = [pair.id.split()[0] for pair in records.read(balanced, Pair)]
     assert sides.count("longer") == sides.count("shorter") > 0
     assert "now in 50.0%" in capsys.readouterr().out
