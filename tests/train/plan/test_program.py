@@ -11,6 +11,7 @@ from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig, abstract_mesh, check, check_rows, make_mesh, on_mesh
 from glm_jax.presets import PRESETS
 from glm_jax.train.cli import STAGES, TRAINING
+from glm_jax.train.plan.hlo import collectives
 from glm_jax.train.plan.levers import changed
 from glm_jax.train.plan.program import architecture, memory_of, on_accelerator, program
 from glm_jax.train.plan.sizes import bytes_a_chip, sizes
@@ -40,27 +41,47 @@ def test_a_folder_that_is_not_there_is_known_by_its_name(tiny, tmp_path):
         architecture("models/gpt")
 
 
-def test_the_step_is_compiled_for_a_mesh_and_its_bytes_are_those_of_the_arrays(tiny, tmp_path):
-    """On eight CPU devices, for which JAX compiles as it does for a slice."""
-    model = tiny(num_attention_heads=4, num_key_value_heads=2)
-    save_pretrained(model, tmp_path / "sft")
-    save_pretrained(tiny("reward", num_attention_heads=4, num_key_value_heads=2), tmp_path / "rm")
-    values = {
-        "model": f"{tmp_path}/sft", "reward_model": f"{tmp_path}/rm", "max_prompt": 4,
-        "mesh": {"fsdp": 4, "tensor": 2},
-        "ppo": {"batch_size": 8, "minibatches": 2, "epochs": 1, "supervised_coefficient": 0.0,
-                "sampling": {"max_new_tokens": 4}},
-    }  # fmt: skip
-    config = parse(PPOConfig, values, "the test")
-    planned = program(config)
-    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2), planned.models)
-    with on_mesh(mesh):
-        compiled = planned.trace(mesh).lower().compile()
+@pytest.fixture
+def on_eight(tiny, tmp_path):
+    """A PPO run on eight CPU devices, for which JAX compiles as it does for a slice."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    save_pretrained(tiny(**heads), tmp_path / "sft")
+    save_pretrained(tiny("reward", **heads), tmp_path / "rm")
+
+    def make(**ppo):
+        values = {
+            "model": f"{tmp_path}/sft", "reward_model": f"{tmp_path}/rm", "max_prompt": 4,
+            "mesh": {"fsdp": 4, "tensor": 2},
+            "ppo": {"batch_size": 16, "minibatches": 2, "epochs": 1, "supervised_coefficient": 0.0,
+                    "sampling": {"max_new_tokens": 4}, **ppo},
+        }  # fmt: skip
+        config = parse(PPOConfig, values, "the test")
+        planned = program(config)
+        mesh = make_mesh(config.mesh, planned.models)
+        with on_mesh(mesh):
+            return config, planned, planned.trace(mesh).lower().compile()
+
+    return make
+
+
+def test_the_bytes_of_a_program_are_those_of_its_arrays(tiny, on_eight):
+    config, planned, compiled = on_eight()
     held = compiled.memory_analysis().argument_size_in_bytes
     known = sizes(config, planned).declared
     assert sum(known.values()) < held < sum(known.values()) + 2000  # prompts, key, counts, too
-    whole = sum(x.nbytes for x in jax.tree.leaves(model))
-    assert known["frozen"] < 2 * whole / 2
+    model = tiny(num_attention_heads=4, num_key_value_heads=2)
+    assert known["frozen"] < sum(x.nbytes for x in jax.tree.leaves(model))  # of two models
+
+
+@pytest.mark.parametrize("ppo, times", [
+    ({}, 4), ({"rollout_rows": 8}, 2 * 4), ({"rollout_rows": 8, "refill": 4}, 4 * 2),
+])  # fmt: skip
+def test_decoding_is_seen_however_prompts_take_their_turns(on_eight, ppo, times):
+    """Four tokens of all rows at once, of two sets, or as slots of 8 take the next 4 prompts."""
+    _, planned, compiled = on_eight(**ppo)
+    sent = [c for c in collectives(compiled.as_text(), planned.rounds) if c.decoding]
+    sums = {c.times for c in sent if c.kind == "all-reduce" and c.result != "pred[]"}
+    assert sums == {times}
 
 
 def test_a_reward_function_takes_no_model(tiny, tmp_path):
