@@ -70,7 +70,7 @@ def run(config: PipelineConfig) -> Path:
     prepared = begun(folder, config) and (folder / "data/tokenizer").exists()
     inputs = read_files(config.files) if config.files and not prepared else None
     claim(folder, config)
-    config = _filled(config, folder)
+    config = filled(config, folder)
     with _stage(folder, "data"):
         if not prepared and config.world:
             write_world(folder / "data", config.world, config.seed)
@@ -86,7 +86,7 @@ def run(config: PipelineConfig) -> Path:
     with _stage(folder, "reward models"):
         for name, pairs in reward_models(config).items():
             label = f"reward model ({name.replace('_', ', ')})"
-            reward.run(_reward_config(folder, config, name, pairs), label)
+            reward.run(reward_config(folder, config, name, pairs), label)
     with _stage(folder, "dpo"):
         _label(folder, config)
         dpo.run(config.dpo)
@@ -95,7 +95,7 @@ def run(config: PipelineConfig) -> Path:
     with _stage(folder, "evaluation"):
         for model in ("sft", "dpo", "ppo"):
             for mode in ("greedy", "sampled"):
-                _sample(
+                sample_prompts(
                     folder, config, f"{folder}/{model}/model", "eval", f"evaluation/{model}.{mode}",
                     temperature=0.0 if mode == "greedy" else 1.0,
                 )  # fmt: skip
@@ -121,7 +121,7 @@ def reward_models(config: PipelineConfig) -> dict[str, str]:
     return models
 
 
-def _filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
+def filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
     """The configuration with every stage's paths and seed."""
     data, model = folder / "data", str(folder / "sft/model")
     files, seed = (str(data / "sft.jsonl"),), config.seed
@@ -150,7 +150,7 @@ def _filled(config: PipelineConfig, folder: Path) -> PipelineConfig:
     )  # fmt: skip
 
 
-def _reward_config(folder: Path, config: PipelineConfig, name: str, pairs: str) -> RewardConfig:
+def reward_config(folder: Path, config: PipelineConfig, name: str, pairs: str) -> RewardConfig:
     return dataclasses.replace(
         config.reward,
         run=str(folder / "reward" / name),
@@ -161,7 +161,7 @@ def _reward_config(folder: Path, config: PipelineConfig, name: str, pairs: str) 
     )
 
 
-def _sample(
+def sample_prompts(
     folder: Path, config: PipelineConfig, model: str, prompts: str, name: str, *,
     n: int = 1, temperature: float = 1.0,
 ) -> list[Sample]:  # fmt: skip
@@ -184,9 +184,9 @@ def _collect(folder: Path, config: PipelineConfig) -> None:
     splits = {"train": ("pairs", bias), "heldout": ("pairs_heldout", bias)}
     splits |= {"control": ("pairs", 0.0), "test": ("pairs_test", bias)}
     for name, (split, length_bias) in splits.items():
-        samples = _sample(folder, config, model, split, f"pairs/{split}_samples", n=2)
+        samples = sample_prompts(folder, config, model, split, f"pairs/{split}_samples", n=2)
         ranked = f"{split}_ranked"
-        samples += _sample(folder, config, model, ranked, f"pairs/{ranked}_samples", n=4)
+        samples += sample_prompts(folder, config, model, ranked, f"pairs/{ranked}_samples", n=4)
         pairs = annotate(samples, length_bias=length_bias, seed=config.seed)
         _balance(folder, config, name, pairs)
 
@@ -204,7 +204,7 @@ def _label(folder: Path, config: PipelineConfig) -> None:
     output = Path(config.dpo.pairs)
     if output.exists():
         return
-    samples = _sample(
+    samples = sample_prompts(
         folder, config, config.dpo.model, "rl", "pairs/rl_samples", n=config.label_samples
     )
     model = load_pretrained(config.ppo.reward_model)
