@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from glm_jax.errors import InputError
 
 Role = Literal["system", "user", "assistant", "observation"]
+Quality = Literal["clear", "unclear_intention", "unclear_semantics", "unanswerable"]
 
 
 class Message(TypedDict):
@@ -41,6 +42,7 @@ class Prompt:
     id: str
     prompt: list[Message]
     category: str | None = None
+    quality: Quality | None = None
     task: dict[str, Any] | None = None
 
 

@@ -22,6 +22,19 @@ def add(command: Command) -> None:
     balance.add_argument("--seed", type=int, help="which pairs stay")
     balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
 
+    prompts = command("prompts", _prompts, "drop prompts that cannot be answered; even categories")
+    prompts.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
+    prompts.add_argument("--output", required=True, metavar="FILE", help="the prompts kept")
+    prompts.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
+    prompts.add_argument("--quality", metavar="FOLDER", help="what `data learn-quality` wrote")
+    prompts.add_argument("--min-characters", type=int, help="letters and digits of a prompt; 2")
+    prompts.add_argument("--n", type=int, help="keep so many, of each category the same number")
+    prompts.add_argument("--seed", type=int, help="which prompts stay")
+
+    learn = command("learn-quality", _learn_quality, "train a classifier of prompts on labels")
+    learn.add_argument("labels", metavar="LABELS", help="JSON lines: prompts with their `quality`")
+    learn.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
+
 
 def _input_output(found: argparse.ArgumentParser) -> None:
     found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
@@ -38,6 +51,18 @@ def _balance(arguments: Namespace) -> None:
     from glm_jax.train import preferences
 
     preferences.balance_file(**given(arguments))
+
+
+def _prompts(arguments: Namespace) -> None:
+    from glm_jax.train import prompts
+
+    prompts.filter_file(**given(arguments))
+
+
+def _learn_quality(arguments: Namespace) -> None:
+    from glm_jax.train import prompts
+
+    prompts.learn_quality(**given(arguments))
 
 
 def given(arguments: Namespace) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from glm_jax.data import records
-from glm_jax.data.records import Pair
+from glm_jax.data.proving_ground.unclear import prompts_by_quality
+from glm_jax.data.records import Pair, Prompt
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
@@ -142,3 +143,27 @@ def test_configs_are_listed_with_what_they_are(capsys):
         name, text = line.split(maxsplit=1)
         assert (Path(cli.__file__).parent.parent / "configs" / f"{name}.yaml").is_file()
         assert text and not text.startswith("#")
+
+
+def test_prompts_are_filtered_by_a_classifier_that_was_trained_here(tmp_path, capsys):
+    labelled, given, kept = (str(tmp_path / f"{name}.jsonl") for name in ("l", "given", "kept"))
+    records.write(labelled, prompts_by_quality(200, 0, "first"))
+    unlabelled = [
+        Prompt(id=p.id, prompt=p.prompt, category=f"c{i % 8 // 4}")
+        for i, p in enumerate(prompts_by_quality(80, 0, "second"))
+    ]
+    records.write(given, unlabelled)
+    classifier = str(tmp_path / "quality")
+    assert cli.main(["data", "learn-quality", given, "--output", classifier]) == 2
+    assert "given.jsonl: field 'quality' is missing in the prompt" in capsys.readouterr().err
+    assert cli.main(["data", "learn-quality", labelled, "--output", classifier]) == 0
+    assert "right of those not trained on" in capsys.readouterr().out
+    command = ["data", "prompts", given, "--quality", classifier, "--output", kept, "--n", "10"]
+    assert cli.main(command) == 0
+    stays = records.read(kept, Prompt)
+    assert len(stays) == 10 and all(p.id.startswith("clear") for p in stays)
+    assert [p.category for p in stays].count("c0") == 5
+    dropped = (tmp_path / "kept.dropped.jsonl").read_text()
+    rows = [json.loads(line) for line in dropped.splitlines()]
+    assert len(rows) == 70 and {"surplus", "unanswerable"} <= {row["reason"] for row in rows}
+    assert cli.main([*command, "--dropped", kept]) == 2
