@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -163,8 +163,7 @@ def to_dict(record: object) -> dict[str, Any]:
     """A record as a JSON object, without the fields that are None."""
     if isinstance(record, Mapping):
         return dict(record)
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in vars(record).items() if value is not None}
 
 
 def prompt_key(prompt: list[Message]) -> str:
