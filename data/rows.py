@@ -56,7 +56,7 @@ def rows(path: str | Path, span: Span = WHOLE) -> Iterator[tuple[int, Raw]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        where = f"{path}:{number + 1}" if number else path
+        where = path if isinstance(error, OSError) and not number else f"{path}:{number + 1}"
         raise InputError(f"{where}: cannot be read: {error}") from None
 
 

@@ -1,11 +1,17 @@
 """A row that its layout cannot read: the message names the field."""
 
+import copy
 import json
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 
 import pytest
 
 from glm_jax.data import layouts
-from glm_jax.data.sources import open_pairs
+from glm_jax.data.layouts import LAYOUTS, llamafactory
+from glm_jax.data.records import Pair
+from glm_jax.data.sources import name, open_pairs
 from glm_jax.errors import InputError
 
 ASK = {"role": "user", "content": "a"}
@@ -93,3 +99,61 @@ def test_a_forced_layout_says_what_it_misses(tmp_path, layout, row):
     path.write_text(json.dumps(row))
     with pytest.raises(InputError, match=r"pairs\.jsonl:1: .*field"):
         list(open_pairs(path, layout))
+
+
+TREE = {
+    "message_tree_id": "t",
+    "prompt": {
+        "role": "prompter",
+        "text": "q",
+        "replies": [
+            {"role": "assistant", "text": text, "rank": rank, "message_id": text}
+            for rank, text in enumerate("ab")
+        ],
+    },
+}
+COLUMNS = FIELDS | {
+    "q.responses": ["response1"],
+    "q.responses.users": ["u"],
+    "q.responses.status": ["submitted"],
+}
+PAIR = Pair(id="1", prompt=[ASK, ANSWER, ASK], chosen="x", rejected="y", votes=None, margin=0.5)
+ITEMS = {"prompt": "a", "items": [{"id": "a", "body": "b"}]}
+SAMPLES = [
+    *((name, LAYOUTS[name].row(PAIR)) for name in ("glm-rlhf", "trl", "trl-implicit", "hh")),
+    *((layout.name, layout.row(PAIR)) for layout in llamafactory.LAYOUTS),
+    ("trl-standard", {"prompt": "a", **both("b")}),
+    ("trl-standard-implicit", {"chosen": "the sky", "rejected": "the sea"}),
+    ("ranked", {"prompt": "a", "responses": [{"text": "b", "rank": 1}, {"text": "c", "rank": 2}]}),
+    ("oasst", TREE),
+    ("argilla", argilla({"value": "response1", "user_id": "u"})),
+    ("argilla", argilla({"value": [{"value": "response1", "rank": 1}], "user_id": "u"})),
+    ("argilla", COLUMNS),
+    ("labelstudio", task("pairwise", {"selected": "left"})),
+    ("labelstudio", task("ranker", {"ranker": {"r": ["a"]}}) | {"data": ITEMS}),
+]  # fmt: skip
+ODD = [None, 5, -1.5, True, "", "x", "\n\nHuman:", [], {}, [5], [None], [[]], [{}], {"a": 5}]
+
+
+def places(value: object, path: tuple = ()) -> Iterator[tuple]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in inner:
+        yield (*path, key)
+        if isinstance(entry, dict | list):
+            yield from places(entry, (*path, key))
+
+
+@pytest.mark.parametrize(("layout", "sample"), SAMPLES)
+def test_whatever_stands_anywhere_is_read_or_refused_in_one_line(layout, sample):
+    assert LAYOUTS[layout].pairs({"id": "1", **sample}) is not None
+    assert layouts.recognised(sample) == layout
+    for path in places(sample):
+        for odd in ODD:
+            row = copy.deepcopy(sample)
+            reduce(getitem, path[:-1], row)[path[-1]] = odd
+            name(row, 1, None, None)
+            layouts.recognised(row)
+            try:
+                LAYOUTS[layout].pairs(row)
+            except ValueError as error:
+                assert "\n" not in str(error), (path, odd)

@@ -168,7 +168,7 @@ BAD = {
     "columns.parquet": (without_columns, UNKNOWN),
     "text.parquet": ("not Parquet", ": cannot be read"),
     "folder": (Path.mkdir, ": cannot be read: a directory, but none of"),
-    "cut.jsonl.gz": (gzip.compress(GOOD.encode() * 9)[:-9], ": cannot be read: Compressed"),
+    "cut.jsonl.gz": (gzip.compress(GOOD.encode() * 9)[:-9], ":1: cannot be read: Compressed"),
     "plain.jsonl.gz": (GOOD, ": cannot be read: Not a gzipped file"),
     "plain.jsonl.zst": (GOOD, ": cannot be read: ZSTD"),
     "list.jsonl": (f"{GOOD}\n[1]", ":2: expected a JSON object, got list"),
