@@ -22,7 +22,8 @@ _FROM = {"system": "system", "user": "human", "assistant": "gpt", "observation":
 
 def _is_alpaca(row: Row) -> bool:
     return (
-        isinstance(row.get("instruction"), str)
+        row.get("prompt") is None
+        and isinstance(row.get("instruction"), str)
         and isinstance(row.get("chosen"), str)
         and isinstance(row.get("rejected"), str)
     )

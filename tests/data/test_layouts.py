@@ -161,6 +161,11 @@ PAIR = Pair(id="1", prompt=[user("Sky?")], chosen="Blue.", rejected="Green.")
             ],
         ),
         (
+            "hh",
+            {"prompt": "\n\nHuman: Sky?\n\nAssistant:", "chosen": " Blue.", "rejected": " Green."},
+            [PAIR],
+        ),
+        (
             "llamafactory-alpaca",
             {"instruction": "Add.", "input": "2 2", "chosen": "4", "rejected": "5", "lang": "en"},
             [

@@ -154,7 +154,7 @@ def without_columns(path: Path) -> None:
 
 OTHER = json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"})
 UNKNOWN = ":1: unknown layout: it has the fields text; known are glm-rlhf, trl"
-MIXED = ":2: mixed layouts: this row is trl-standard, the file began as glm-rlhf"
+MIXED = ":2: mixed layouts: a row of trl-standard in a file that began as glm-rlhf"
 BAD = {
     "malformed.jsonl": (f'{GOOD}\n{{"prompt": \n', ":2: not JSON: EOF while parsing"),
     "type.jsonl": (f'{GOOD}\n{GOOD.replace(chr(34) + "x" + chr(34), "5")}', ":2: field 'chosen': "),
