@@ -1,17 +1,15 @@
 """What a layout is, and what all of them share."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from glm_jax.data import records
-from glm_jax.data.records import Message, Pair, Votes  # noqa: F401  Votes is a field of Pair
+from glm_jax.data.records import Message, Pair
 
 Row = Mapping[str, Any]
 
-CARRIED = (
-    "id", "tie", "margin", "strength", "weight", "category", "language", "annotator",
-    "milliseconds", "votes", "prompt_id", "chosen_id", "rejected_id", "task",
-)  # fmt: skip
+CARRIED = tuple(f.name for f in fields(Pair) if f.name not in ("prompt", "chosen", "rejected"))
 "Fields of our own that a row of any layout may have besides those of the layout."
 
 

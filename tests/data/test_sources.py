@@ -25,12 +25,22 @@ PAIRS = [
         prompt=ASK,
         chosen="x",
         rejected="y",
+        tie=True,
+        margin=-1.5,
+        strength=2.0,
+        weight=0.25,
+        category="qa",
+        language="zh",
         annotator="7",
         milliseconds=0.0,
         votes={"chosen": 2, "rejected": 0, "tie": 1},
+        prompt_id="p",
         chosen_id="1",
+        rejected_id="2",
+        task={"ask": "你"},
     ),
 ]
+assert None not in vars(PAIRS[-1]).values()
 GOOD = json.dumps({"prompt": ASK, "chosen": "x", "rejected": "y"})
 SUFFIXES = [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ""]
 
@@ -115,7 +125,7 @@ def test_parts_have_the_ids_and_lines_of_the_whole(tmp_path):
     whole = list(file.judged())[:-1]
     for n in (1, 2, 7, 200):
         parts = file.parts(n)
-        assert len(parts) == min(n, len(parts)) and (n > 50 or len(parts) == n)
+        assert len(parts) == n if n < 50 else len(parts) <= 50
         found = [judged for part in parts for judged in part.judged()]
         assert [(number, str(pairs)) for number, pairs in found[:-1]] == [
             (number, str(pairs)) for number, pairs in whole
@@ -215,8 +225,8 @@ def test_check_lists_some_and_counts_all(tmp_path, monkeypatch):
     assert done[-1][0] == done[-1][1] == len(done) > 3
     assert (found.layout, found.rows, found.pairs, found.wrong) == ("glm-rlhf", 10, 7, 3)
     assert [error.split(": ")[0] for error in found.errors] == [f"{path}:1", f"{path}:2"]
-    assert found.groups == {("qa", None): 2, (None, None): 5}
-    assert (found.fields["margin"], found.fields["tie"], found.fields["votes"]) == (2, 2, 3)
+    assert found.groups == {("qa", "zh"): 3, ("qa", None): 2, (None, None): 2}
+    assert (found.fields["margin"], found.fields["tie"], found.fields["votes"]) == (5, 5, 3)
 
 
 def test_check_with_processes_finds_the_same(tmp_path, monkeypatch):

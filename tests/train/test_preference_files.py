@@ -62,7 +62,7 @@ def test_convert_there_and_back(source, tmp_path, capsys):
         ),
         (
             ["--output", "out.jsonl", "--layout", "hh"],
-            "pairs.jsonl:1: field 'chosen': expected a d",
+            "pairs.jsonl:1: field 'prompt': expected text",
         ),
         (["--output", "out.jsonl", "--to", "ranked"], "cannot be written as 'ranked'"),
         (["--output", "out.csv"], "out.csv: a name that ends in .csv; expected .jsonl,"),
