@@ -25,16 +25,16 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a data set's one split, or of the split that the last part of the path names."""
     folder, split = (path, None) if path.is_dir() else (path.parent, path.name)
     info = json.loads((folder / "dataset_info.json").read_text())
-    splits = [found["name"] for found in info["splits"]]
+    splits = [found["name"] for found in info.get("splits", [])]
     if info.get("fileFormat") != "array_record":
         raise InputError(
             f"{path}: prepared as {info.get('fileFormat', 'tfrecord')}, which takes TensorFlow to "
-            f"read; prepare it so: tfds build {info['name']} --file_format=array_record"
+            f"read; prepare it so: tfds build {info.get('name', 'NAME')} --file_format=array_record"
         )
     if split is None and len(splits) > 1:
         raise InputError(f"{path}: name one of its splits: {_names(folder, splits)}")
-    if split is not None and split not in splits:
-        raise InputError(f"{path}: no such split; there are {_names(folder, splits)}")
+    if not splits or split not in (None, *splits):
+        raise InputError(f"{path}: no such split; there are {_names(folder, splits) or 'none'}")
 
     import tensorflow_datasets as tfds
 
@@ -113,7 +113,7 @@ def _absent(name: str, value: Any) -> bool:
         return value == ""
     if name in _NUMBERS:
         return value != value
-    return name == "votes" and min(value.values()) < 0
+    return name == "votes" and isinstance(value, Mapping) and -1 in value.values()
 
 
 def _plain(value: Any, feature: Any) -> Any:
