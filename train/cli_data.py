@@ -10,6 +10,20 @@ Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 def add(command: Command) -> None:
     """Adds the commands; `command(name, run, text)` makes the parser of one."""
+    check = command("check", _check, "whether a file of pairs is right, and what it holds")
+    _input(check)
+    check.add_argument("--max-errors", type=int, metavar="N", help="list so many wrong rows")
+
+    convert = command("convert", _convert, "the same pairs in a file of another kind or layout")
+    _input(convert)
+    convert.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet; with no suffix: for tensorflow-datasets",
+    )
+    convert.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
+
     filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
     _input_output(filters)
     filters.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
@@ -36,9 +50,28 @@ def add(command: Command) -> None:
     learn.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
 
 
+def _input(found: argparse.ArgumentParser) -> None:
+    found.add_argument("path", metavar="FILE", help="JSON lines, Parquet, or a folder")
+    found.add_argument("--layout", metavar="LAYOUT", help="recognised if not given")
+    found.add_argument("--category", metavar="FIELD", help="the field that holds the category")
+    found.add_argument("--language", metavar="FIELD", help="the field that holds the language")
+
+
 def _input_output(found: argparse.ArgumentParser) -> None:
     found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
     found.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
+
+
+def _check(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
+
+    preference_files.check(**given(arguments))
+
+
+def _convert(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
+
+    preference_files.convert(**given(arguments))
 
 
 def _filter(arguments: Namespace) -> None:

@@ -1,0 +1,32 @@
+"""Our own layout: what `records.write` writes of a pair, and `lang` for `language`."""
+
+import json
+from typing import Any
+
+from glm_jax.data import records
+from glm_jax.data.layouts.layout import Layout, Row
+from glm_jax.data.records import Pair
+
+
+def recognises(row: Row) -> bool:
+    return (
+        isinstance(row.get("prompt"), list)
+        and isinstance(row.get("chosen"), str)
+        and isinstance(row.get("rejected"), str)
+    )
+
+
+def pairs(row: Row) -> list[Pair]:
+    if isinstance(row.get("task"), str):  # as Parquet and tensorflow-datasets hold it
+        try:
+            row = {**row, "task": json.loads(row["task"])}
+        except ValueError as error:
+            raise ValueError(f"field 'task': not JSON: {error}") from None
+    return [records.parse(row, Pair)]
+
+
+def row(pair: Pair) -> dict[str, Any]:
+    return records.to_dict(pair)
+
+
+LAYOUT = Layout("glm-rlhf", recognises, pairs, row)
