@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from glm_jax.data.pair_table import Groups
+from glm_jax.data.records import Pair, to_dict
 from glm_jax.errors import InputError
 
 Mode: TypeAlias = Literal["drop", "weight"]
@@ -101,6 +102,11 @@ def check_buckets(buckets: int, edges: Sequence[int] | None) -> None:
         not edges or min(edges) < 0 or any(a >= b for a, b in pairwise(edges))
     ):
         raise InputError(f"edges are lengths from 0 on, each above the one before, got {edges}")
+
+
+def weighed_row(weights: np.ndarray, row: int, pair: Pair) -> dict[str, Any]:
+    """What is written of a pair with its weight."""
+    return to_dict(pair) | {"weight": float(weights[row])}
 
 
 def _check_unique(draws: np.ndarray) -> None:

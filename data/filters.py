@@ -220,3 +220,9 @@ def count_pairs(kept: Sequence[Pair], dropped: Sequence[Dropped]) -> dict[str, d
 def dropped_row(pair: Pair, reason: str) -> dict[str, Any]:
     """One JSON object a dropped pair, with its reason."""
     return {"reason": reason, **to_dict(pair)}
+
+
+def written(summed: Summed, reasons: np.ndarray, row: int, pair: Pair) -> dict[str, Any]:
+    """What is written of a pair that stays, or of one that was dropped; `reasons` are codes."""
+    pair, reason = summed(row, pair), REASONS[reasons[row]]
+    return to_dict(pair) if reason == "kept" else dropped_row(pair, reason)

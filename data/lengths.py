@@ -88,7 +88,7 @@ def _key(table: PairTable) -> str:
 def _read(file: Path, key: str) -> dict[Text, np.ndarray]:
     """The counts in a file, if they are of these texts."""
     try:
-        with np.load(file, allow_pickle=False) as found:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             if str(found["key"]) != key:
                 return {}
             return {text: found[text] for text in ("prompt", "chosen", "rejected") if text in found}

@@ -1,4 +1,4 @@
-"""All pairs of a file as columns of numbers: at most 101 bytes a pair, whatever the texts' size.
+"""All pairs of a file as columns of numbers: at most 97 bytes a pair, whatever the texts' size.
 
 What filters and balancing decide, they decide on this table; the texts are read again to write
 those that stay. Texts and ids stand in it as 64 bits of blake2b: among ten million different ones
@@ -187,7 +187,7 @@ def _scan(pairs: Iterable[Pair], seed: int) -> PairTable:
         *amounts_Nx3.T, _rows(votes, 3),
     )  # fmt: skip
     return PairTable(
-        **{name: _thin(column) for name, column in zip(COLUMNS, columns, strict=True)},
+        **dict(zip(COLUMNS, columns, strict=True)),
         names={field: list(known) for field, known in names.items()},
         sizes=(len(ids),),
     )
@@ -230,7 +230,7 @@ def _joined(tables: list[PairTable]) -> PairTable:
     """One table of several, which are emptied on the way: no column is held twice for long."""
     sizes = tuple(len(table) for table in tables)
     names: dict[str, list[str]] = {}
-    columns = {name: [getattr(table, name) for table in tables] for name in COLUMNS}
+    columns = {name: [_thin(getattr(table, name)) for table in tables] for name in COLUMNS}
     for field in INTERNED:
         known: dict[str, int] = {}
         for i, table in enumerate(tables):

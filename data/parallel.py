@@ -1,44 +1,78 @@
 """Work on the parts of a file, in processes of their own where there are several."""
 
-import multiprocessing
 import os
-import signal
-from collections import deque
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# Plain processes, not `multiprocessing`: a fork copies JAX's threads half, and what "spawn" does
+# instead, running the caller's script again, surprises scripts without a guard.
+_START = [sys.executable, "-P", "-c", "from glm_jax.data.parallel import _serve; _serve()"]
 
 
 def in_order(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[T]:
     """`function(*task)` for every task, in order, by as many processes as there are cores.
 
-    No more than two results a process wait to be taken, so that little memory is held. The
-    processes are started afresh: a script that calls this at its top level needs the usual
-    `if __name__ == "__main__":`. One task is done right here.
+    A process keeps a result until it is taken, so that no more than one each is held. Function,
+    tasks and results must be picklable. A single task is done right here.
     """
-    processes = min(len(os.sched_getaffinity(0)), len(tasks))
-    if processes < 2:
+    n = min(len(os.sched_getaffinity(0)), len(tasks))
+    if n < 2:
         yield from (function(*task) for task in tasks)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
-    with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts) as pool:
-        left = iter(tasks)
-        waiting: deque[Future[T]] = deque(
-            pool.submit(function, *task) for task in islice(left, 2 * processes)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    processes = [
+        # out of reach of the terminal's interrupt: they end when their input does
+        subprocess.Popen(
+            _START, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+            start_new_session=True,
         )
+        for _ in range(n)
+    ]  # fmt: skip
+    try:
+        for process, task in zip(processes, tasks, strict=False):
+            _send(process, function, task)
+        for i in range(len(tasks)):
+            process = processes[i % n]
+            try:
+                result, error = pickle.load(process.stdout)
+            except EOFError:
+                raise RuntimeError(
+                    f"a process ended with status {process.wait()}; is there enough memory?"
+                ) from None
+            if error is not None:
+                raise error
+            if i + n < len(tasks):
+                _send(process, function, tasks[i + n])
+            yield result
+            del result
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _send(process: subprocess.Popen, *work: Any) -> None:
+    pickle.dump(work, process.stdin)
+    process.stdin.flush()
+
+
+def _serve() -> None:
+    """What each process does: takes work from its input, gives results to its output."""
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever is printed goes elsewhere
+    while True:
         try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, *task) for task in islice(left, 1))
-                yield result
-                del result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts() -> None:
-    """An interrupt is for the process that waits for the others: it ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+            function, task = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer = function(*task), None
+        except Exception as error:
+            answer = None, error
+        pickle.dump(answer, results)
+        results.flush()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from pydantic_core import to_json
@@ -14,7 +14,7 @@ from glm_jax.data.parallel import in_order
 from glm_jax.data.records import Pair, to_dict
 from glm_jax.errors import InputError
 
-Edit: TypeAlias = Callable[[int, Pair], object]  # (row in the part, pair) -> what is written of it
+Edit: TypeAlias = Callable[[int, Pair], dict[str, Any]]  # (row in the part, pair)
 
 NOWHERE = -1
 
@@ -58,7 +58,7 @@ def rewrite(
             path.unlink(missing_ok=True)
 
 
-def _created(stack: ExitStack, path: Path, unfinished: Path) -> BinaryIO | gzip.GzipFile:
+def _created(stack: ExitStack, path: Path, unfinished: Path) -> IO[bytes] | Any:
     file = stack.enter_context(unfinished.open("wb"))
     if path.suffix != ".gz":
         return file
@@ -74,8 +74,7 @@ def _written(
     for row, pair in enumerate(pairs):
         rows = row + 1
         if rows <= len(targets) and targets[row] != NOWHERE:
-            written = pair if edit is None else edit(row, pair)
-            lines[targets[row]].append(to_json(to_dict(written)))
+            lines[targets[row]].append(to_json(to_dict(pair) if edit is None else edit(row, pair)))
     if rows != len(targets):
         raise InputError("the pairs have changed while they were read; start again")
     return [b"".join([line + b"\n" for line in found]) for found in lines]

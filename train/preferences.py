@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from glm_jax.data import filters, records, splits
-from glm_jax.data.balance import Balanced, Mode, balance, check_buckets
+from glm_jax.data.balance import Balanced, Mode, balance, check_buckets, weighed_row
 from glm_jax.data.length_rule import longer_is_better
 from glm_jax.data.lengths import response_lengths, token_lengths
 from glm_jax.data.pair_table import INTERNED, TIE, PairTable, cut, group_codes, scan
 from glm_jax.data.records import Pair
 from glm_jax.data.rewriting import Edit, rewrite
+from glm_jax.data.sources import open_pairs
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.progress import progress
@@ -70,7 +71,7 @@ def filter_file(
     if near_duplicates is not None:
         from glm_jax.data.near_duplicates import near_duplicate_rows
 
-        with _bar(f"near duplicates in {pairs}", len(table)) as done:
+        with _bar(f"near duplicates in {pairs}", len(parts)) as done:
             again = near_duplicate_rows(parts, table, reasons == 0, near_duplicates, done=done)
         reasons[again] = filters.CODES["near_duplicate"]
     kept = int((reasons == 0).sum())
@@ -79,7 +80,7 @@ def filter_file(
 
     def edit(start: int, stop: int) -> Edit:
         summed = filters.Summed.of(found.sums, start, stop)
-        return partial(_filtered, summed, reasons[start:stop])
+        return partial(filters.written, summed, reasons[start:stop])
 
     with _bar(f"writing {output}", len(parts)) as done:
         where = (reasons > 0).astype(np.int8)
@@ -93,11 +94,6 @@ def filter_file(
     if found.cycles.too_large:
         print(f"{found.cycles.too_large} cycles of more than 9 responses were dropped whole")
     print(f"wrote {kept} pairs to {output}, {len(table) - kept} with their reasons to {dropped}")
-
-
-def _filtered(summed: filters.Summed, reasons: np.ndarray, row: int, pair: Pair) -> object:
-    pair, code = summed(row, pair), reasons[row]
-    return filters.dropped_row(pair, filters.REASONS[code]) if code else pair
 
 
 def balance_file(
@@ -150,7 +146,7 @@ def balance_file(
         weighed[kept] = balanced.weights
 
         def edit(start: int, stop: int) -> Edit:
-            return partial(_weighed, weighed[start:stop])
+            return partial(weighed_row, weighed[start:stop])
 
     with _bar(f"writing {output}", len(parts)) as done:
         rewrite(parts, table.sizes, where, [Path(output)], edit, done)
@@ -162,10 +158,6 @@ def balance_file(
     after = longer_is_better(chosen[kept], rejected[kept], balanced.weights)
     print(f"the longer response was better in {before:.1%} of pairs, now in {after:.1%}")
     print(f"wrote {len(kept)} of {len(table)} pairs to {output}")
-
-
-def _weighed(weights: np.ndarray, row: int, pair: Pair) -> object:
-    return records.to_dict(pair) | {"weight": float(weights[row])}
 
 
 def split_file(
@@ -245,9 +237,7 @@ def _opened(
         raise InputError(f"--group: {', '.join(foreign)}: at most {len(spare)} such fields")
     read_as = dict(zip(foreign, spare, strict=False))
     names = {field: name for name, field in read_as.items()}
-    if not Path(pairs).exists():
-        raise InputError(f"{pairs}: no such file")
-    file = records.read(pairs, Pair, category=names.get("category"))
+    file = open_pairs(pairs, layout, category=names.get("category"), language=names.get("language"))
     return cut(file), [read_as.get(field, field) for field in group] or None
 
 
