@@ -151,7 +151,7 @@ def characters(table: PairTable) -> np.ndarray:
 def filter_pairs(pairs: Sequence[Pair], **options: Any) -> tuple[list[Pair], list[Dropped]]:
     """Kept pairs and dropped ones, both in the order given; `options`: those of `filter_table`."""
     found = filter_table(scan([pairs]), **options)
-    judged = Summed.of(found.sums)
+    judged = Summed.of(found.sums, 0, len(pairs))
     kept, dropped = [], []
     for row, (pair, code) in enumerate(zip(pairs, found.reasons.tolist(), strict=True)):
         pair = judged(row, pair)
@@ -169,14 +169,14 @@ class Summed(NamedTuple):
     ties: frozenset[int]
 
     @classmethod
-    def of(cls, sums: votes.Sums | None, start: int = 0, stop: int | None = None) -> "Summed":
+    def of(cls, sums: votes.Sums | None, start: int, stop: int) -> "Summed":
         """For the rows start <= row < stop of the table, counted from start."""
         if sums is None:
             return cls({}, frozenset())
-        inside = (sums.rows >= start) & (True if stop is None else sums.rows < stop)
-        rows = (sums.rows[inside] - start).tolist()
-        counts = map(tuple, sums.votes[inside].tolist())
-        ties = (sums.rows[inside & sums.ties] - start).tolist()
+        first, last = np.searchsorted(sums.rows, [start, stop])
+        rows = (sums.rows[first:last] - start).tolist()
+        counts = map(tuple, sums.votes[first:last].tolist())
+        ties = [row for row, tie in zip(rows, sums.ties[first:last].tolist(), strict=True) if tie]
         return cls(dict(zip(rows, counts, strict=True)), frozenset(ties))
 
     def __call__(self, row: int, pair: Pair) -> Pair:

@@ -4,7 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,15 +16,17 @@ T = TypeVar("T")
 _START = [sys.executable, "-P", "-c", "from glm_jax.data.parallel import _serve; _serve()"]
 
 
-def in_order(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[T]:
+def in_order(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
     """`function(*task)` for every task, in order, by as many processes as there are cores.
 
-    A process keeps a result until it is taken, so that no more than one each is held. Function,
-    tasks and results must be picklable. A single task is done right here.
+    A task is taken when a process is free for it, and a process keeps its result until that is
+    taken, so that no more than one of each is held a process. Function, tasks and results must be
+    picklable. A single task is done right here.
     """
-    n = min(len(os.sched_getaffinity(0)), len(tasks))
-    if n < 2:
-        yield from (function(*task) for task in tasks)
+    tasks = iter(tasks)
+    first = list(islice(tasks, len(os.sched_getaffinity(0))))
+    if len(first) < 2:
+        yield from (function(*task) for task in chain(first, tasks))
         return
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     processes = [
@@ -31,13 +35,14 @@ def in_order(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> It
             _START, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
             start_new_session=True,
         )
-        for _ in range(n)
+        for _ in first
     ]  # fmt: skip
     try:
-        for process, task in zip(processes, tasks, strict=False):
+        busy = deque(processes)
+        for process, task in zip(processes, first, strict=True):
             _send(process, function, task)
-        for i in range(len(tasks)):
-            process = processes[i % n]
+        while busy:
+            process = busy.popleft()
             try:
                 result, error = pickle.load(process.stdout)
             except EOFError:
@@ -46,8 +51,9 @@ def in_order(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> It
                 ) from None
             if error is not None:
                 raise error
-            if i + n < len(tasks):
-                _send(process, function, tasks[i + n])
+            for task in islice(tasks, 1):
+                _send(process, function, task)
+                busy.append(process)
             yield result
             del result
     finally:

@@ -1,11 +1,9 @@
 """Prompts, dialogues, pairs and samples: what they hold, and how they are read and written."""
 
-import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from glm_jax.data import rows
+from glm_jax.data import rows, writing
 from glm_jax.errors import InputError
 
 Role = Literal["system", "user", "assistant", "observation"]
@@ -140,37 +138,32 @@ def parse(values: dict[str, Any], record: type[Record]) -> Record:
 
 
 def name_field(values: dict[str, Any], name: str, field: str | None) -> None:
-    """Takes `name` of a row from another of its fields, as text; nothing if none is given."""
+    """Takes `name` of a row from another of its fields, as text; nothing if none is given.
+
+    The field may also lie where annotation tools put those of the record.
+    """
     if field is None:
         return
-    if field not in values:
+    inner = (values, *(values.get(part) for part in ("data", "metadata", "fields")))
+    found = next((part for part in inner if isinstance(part, Mapping) and field in part), None)
+    if found is None:
         raise ValueError(f"field '{field}', which should hold the {name}, is missing")
-    values[name] = None if values[field] is None else str(values[field])
+    values[name] = None if found[field] is None else str(found[field])
 
 
 def write(path: str | Path, records: Iterable[object]) -> None:
-    """Write records (or ready dictionaries), one a line; gzipped if the name ends in `.gz`.
+    """Write records (or ready dictionaries), one a line; compressed for `.gz` and `.zst`.
 
     The file appears whole or not at all, and the same records give the same bytes.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(to_dict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records)
-    data = "".join(lines).encode()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    writing.write_lines(path, map(to_dict, records))
 
 
 def to_dict(record: object) -> dict[str, Any]:
     """A record as a JSON object, without the fields that are None."""
     if isinstance(record, Mapping):
         return dict(record)
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in vars(record).items() if value is not None}
 
 
 def prompt_key(prompt: list[Message]) -> str:

@@ -1,15 +1,14 @@
 """The second pass over a file: its pairs again, each into the file it was decided for."""
 
-import gzip
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from pydantic_core import to_json
 
+from glm_jax.data import writing
 from glm_jax.data.parallel import in_order
 from glm_jax.data.records import Pair, to_dict
 from glm_jax.errors import InputError
@@ -31,38 +30,32 @@ def rewrite(
 
     `sizes`: pairs of each part, as the table counted them. `edit(start, stop)` gives what makes
     the written object of each pair start <= i < stop; it must be picklable. All outputs appear
-    (gzipped where the name ends in `.gz`) when all is written, or none. Raises InputError if the
-    pairs are not as many as before.
+    (compressed where the name ends in `.gz` or `.zst`) when all is written, or none.
+    Raises InputError if the pairs are not as many as before.
     """
     stops = np.cumsum(sizes).tolist()
-    tasks = [
+    tasks = (  # one after the other: all edits together may be large
         (part, where[stop - size : stop], len(outputs), edit and edit(stop - size, stop))
         for part, size, stop in zip(parts, sizes, stops, strict=True)
-    ]
-    unfinished = [path.with_name(f".{path.name}.{os.getpid()}") for path in outputs]
+    )
     for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with ExitStack() as stack:
+        if path.suffix not in writing.TEXT:
+            raise InputError(
+                f"{path}: what is left is written as .jsonl, .jsonl.gz or .jsonl.zst; "
+                "`glm-rlhf data convert` makes other files of it"
+            )
+    with ExitStack() as stack:
+        unfinished = [stack.enter_context(writing.unfinished(path)) for path in outputs]
+        # closed before the files get their names
+        with ExitStack() as open_files:
             files = [
-                _created(stack, path, to) for path, to in zip(outputs, unfinished, strict=True)
+                open_files.enter_context(writing.opened(part, path.suffix))
+                for part, path in zip(unfinished, outputs, strict=True)
             ]
             for number, texts in enumerate(in_order(_written, tasks), start=1):
                 for file, text in zip(files, texts, strict=True):
                     file.write(text)
                 done(number)
-        for path, ready in zip(outputs, unfinished, strict=True):
-            os.replace(ready, path)
-    finally:
-        for path in unfinished:
-            path.unlink(missing_ok=True)
-
-
-def _created(stack: ExitStack, path: Path, unfinished: Path) -> IO[bytes] | Any:
-    file = stack.enter_context(unfinished.open("wb"))
-    if path.suffix != ".gz":
-        return file
-    return stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
 
 
 def _written(

@@ -40,7 +40,7 @@ def rows(path: str | Path, span: Span = WHOLE) -> Iterator[tuple[int, Raw]]:
     tensorflow-datasets. Raises InputError if the file cannot be read, or not to its end.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix == ".parquet":
+    if path.is_dir() or path.suffix == ".parquet" or (path.parent / "dataset_info.json").is_file():
         from glm_jax.data import tables
 
         yield from tables.rows(path)

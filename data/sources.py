@@ -1,12 +1,12 @@
 """Preference pairs from files of any layout, again and again, whole or in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from glm_jax.data import layouts, records, rows
+from glm_jax.data import layouts, records, rows, writing
 from glm_jax.data.layouts import LAYOUTS
 from glm_jax.data.records import Pair
 from glm_jax.data.rows import WHOLE, Raw, Span
@@ -115,3 +115,38 @@ def _recognised(path: str, first: list[tuple[int, Raw]]) -> str:
             f"known are {', '.join(LAYOUTS)}; one can be forced with the layout's name"
         )
     raise InputError((errors or fields)[0])
+
+
+def write_pairs(path: str | Path, pairs: Iterable[Pair], layout: str = "glm-rlhf") -> int:
+    """Write pairs to a file or folder in the format that its name says; how many there were.
+
+    `.jsonl`, `.jsonl.gz` and `.jsonl.zst` in any layout that can be written; `.parquet`, and a
+    folder of tensorflow-datasets (a name without a suffix), in our own. The pairs are never all in
+    memory, and what is there before stays unless all of them are written.
+    """
+    write, to_row = writing.writer(path), _row_of(layout)
+    if layout != "glm-rlhf" and write is not writing.write_lines:
+        raise InputError(
+            f"{path}: the layout {layout} is written as .jsonl, .jsonl.gz or .jsonl.zst"
+        )
+    n = 0
+
+    def written() -> Iterator[dict[str, Any]]:
+        nonlocal n
+        for pair in pairs:
+            try:
+                yield to_row(pair)
+            except ValueError as error:
+                raise InputError(f"{path}: the pair {pair.id!r} as {layout}: {error}") from None
+            n += 1
+
+    write(Path(path), written())
+    return n
+
+
+def _row_of(layout: str) -> Callable[[Pair], dict[str, Any]]:
+    to_row = LAYOUTS[layout].row if layout in LAYOUTS else None
+    if to_row is None:
+        there_are = ", ".join(name for name, known in LAYOUTS.items() if known.row)
+        raise InputError(f"pairs cannot be written as {layout!r}; there are: {there_are}")
+    return to_row

@@ -2,10 +2,12 @@
 two's own libraries where that is possible, and always without TensorFlow."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from glm_jax.data import tfds_folder, writing
 from glm_jax.errors import InputError
 
 BATCH = 1024
@@ -17,7 +19,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         for number, row in enumerate(_reader(path)(path), start=1):
-            yield number, row
+            yield number, {name: value for name, value in row.items() if value is not None}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these
@@ -30,6 +32,8 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _reader(path: Path) -> Any:
     if path.suffix == ".parquet" and not path.is_dir():
         return _parquet
+    if not path.exists() and (path.parent / "dataset_info.json").is_file():
+        return tfds_folder.rows
     names = {file.name for file in path.iterdir()}
     if "state.json" in names:
         return _arrow
@@ -39,8 +43,6 @@ def _reader(path: Path) -> Any:
             f"{path}: name one of its splits: {', '.join(str(path / s) for s in splits)}"
         )
     if "dataset_info.json" in names:
-        from glm_jax.data import tfds_folder
-
         return tfds_folder.rows
     raise InputError(
         f"{path}: cannot be read: a directory, but none of `datasets` (state.json) nor of "
@@ -73,3 +75,34 @@ def _of_batches(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH):
             yield from batch.slice(start, BATCH).to_pylist()
+
+
+def write(path: str | Path, pairs: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows of our own layout to a Parquet file; `task`, which may hold anything, as JSON."""
+    import pyarrow
+    from pyarrow import parquet
+
+    text, number, count = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+    types = {
+        "id": text,
+        "prompt": pyarrow.list_(pyarrow.struct({"role": text, "content": text})),
+        "chosen": text,
+        "rejected": text,
+        "tie": pyarrow.bool_(),
+        **dict.fromkeys(("margin", "strength", "weight"), number),
+        **dict.fromkeys(("category", "language", "annotator"), text),
+        "milliseconds": number,
+        "votes": pyarrow.struct({"chosen": count, "rejected": count, "tie": count}),
+        **dict.fromkeys(("prompt_id", "chosen_id", "rejected_id", "task"), text),
+    }
+    schema, left = pyarrow.schema(types), iter(pairs)
+    with (
+        writing.unfinished(Path(path)) as part,
+        parquet.ParquetWriter(part, schema, compression="zstd") as file,
+    ):
+        while batch := [_with_json(row) for row in islice(left, BATCH)]:
+            file.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
+
+
+def _with_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "task": json.dumps(row["task"])} if "task" in row else dict(row)

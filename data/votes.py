@@ -17,7 +17,7 @@ class Judgements(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """One entry a pair that was judged several times."""
+    """One entry a pair that was judged several times, in the order of the rows that stay."""
 
     rows: np.ndarray  # the row that stays
     votes: np.ndarray  # int64 [, 3]: for its chosen, for its rejected, for neither
@@ -76,7 +76,9 @@ def add_up(table: PairTable, found: Judgements) -> Sums:
     np.minimum.at(first, groups[fits], np.flatnonzero(fits))
     chosen = np.where(up[first], low, high)
     rejected = np.where(up[first], high, low)
-    return Sums(rows[first], np.stack([chosen, rejected, neither], 1), ties, np.delete(rows, first))
+    order = np.argsort(rows[first])
+    summed = np.stack([chosen, rejected, neither], 1)
+    return Sums(rows[first][order], summed[order], ties[order], np.delete(rows, first))
 
 
 def margins(table: PairTable, sums: Sums | None) -> np.ndarray:

@@ -10,6 +10,20 @@ Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 def add(command: Command) -> None:
     """Adds the commands; `command(name, run, text)` makes the parser of one."""
+    check = command("check", _check, "whether a file of pairs is right, and what it holds")
+    _input(check)
+    check.add_argument("--max-errors", type=int, metavar="N", help="list so many wrong rows")
+
+    convert = command("convert", _convert, "the same pairs in a file of another kind or layout")
+    _input(convert)
+    convert.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet; with no suffix: for tensorflow-datasets",
+    )
+    convert.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
+
     _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
     _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
     _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
@@ -78,15 +92,22 @@ def _add_balance(found: argparse.ArgumentParser) -> None:
 
 
 def _add_split(found: argparse.ArgumentParser) -> None:
-    found.add_argument("pairs", metavar="PAIRS", help="what is split")
+    _input(found)
     found.add_argument("--train", required=True, metavar="FILE")
     found.add_argument("--held-out", required=True, metavar="FILE")
     found.add_argument("--share", type=float, help="of the prompts held out, 0.1 unless given")
     found.add_argument("--seed", type=int, help="which prompts are held out")
 
 
+def _input(found: argparse.ArgumentParser) -> None:
+    found.add_argument("path", metavar="FILE", help="JSON lines, Parquet, or a folder")
+    found.add_argument("--layout", metavar="LAYOUT", help="recognised if not given")
+    found.add_argument("--category", metavar="FIELD", help="the field that holds the category")
+    found.add_argument("--language", metavar="FIELD", help="the field that holds the language")
+
+
 def _input_output(found: argparse.ArgumentParser) -> None:
-    found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
+    _input(found)
     found.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
 
 
@@ -94,22 +115,34 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _filter(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+def _check(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
 
-    preferences.filter_file(**given(arguments))
+    preference_files.check(**given(arguments))
+
+
+def _convert(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
+
+    preference_files.convert(**given(arguments))
+
+
+def _filter(arguments: Namespace) -> None:
+    from glm_jax.train import filtering
+
+    filtering.filter_file(**given(arguments))
 
 
 def _balance(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+    from glm_jax.train import balancing
 
-    preferences.balance_file(**given(arguments))
+    balancing.balance_file(**given(arguments))
 
 
 def _split(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+    from glm_jax.train import filtering
 
-    preferences.split_file(**given(arguments))
+    filtering.split_file(**given(arguments))
 
 
 def given(arguments: Namespace) -> dict[str, Any]:

@@ -6,12 +6,20 @@ Each recognises its rows by the names and types of their fields; at most one rec
 from collections.abc import Mapping
 from typing import Any
 
-from glm_jax.data.layouts import hh, llamafactory, own, ranked, trl
+from glm_jax.data.layouts import argilla, hh, labelstudio, llamafactory, own, ranked, trl
 from glm_jax.data.layouts.layout import Layout
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (own.LAYOUT, *trl.LAYOUTS, hh.LAYOUT, *llamafactory.LAYOUTS, *ranked.LAYOUTS)
+    for layout in (
+        own.LAYOUT,
+        *trl.LAYOUTS,
+        hh.LAYOUT,
+        *llamafactory.LAYOUTS,
+        *ranked.LAYOUTS,
+        argilla.LAYOUT,
+        labelstudio.LAYOUT,
+    )
 }
 
 

@@ -1,5 +1,6 @@
 """Our own layout: what `records.write` writes of a pair, and `lang` for `language`."""
 
+import json
 from typing import Any
 
 from glm_jax.data import records
@@ -16,6 +17,8 @@ def recognises(row: Row) -> bool:
 
 
 def pairs(row: Row) -> list[Pair]:
+    if isinstance(row.get("task"), str):  # as Parquet and tensorflow-datasets hold it
+        row = {**row, "task": json.loads(row["task"])}
     return [records.parse(row, Pair)]
 
 
