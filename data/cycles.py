@@ -46,13 +46,10 @@ def cyclic(
         at = np.searchsorted(starts, begin + PIECE)
         end = starts[at] if at < len(starts) else len(rows)
         inside, component = _components(table, rows[begin:end])
-        order = np.argsort(component, kind="stable")
-        edges = np.flatnonzero(np.diff(component[order])) + 1
-        for members in np.split(inside[order], edges) if len(inside) else ():
-            components += 1
-            if cycles == "drop":
-                dropped.append(members)
-                continue
+        components += len(np.unique(component))
+        if cycles == "drop":
+            dropped.append(inside)
+        for members in _split(inside, component) if cycles == "minimal" else ():
             weights = np.ones(len(members)) if margins is None else margins[members]
             lightest = feedback_edges(table.chosen[members], table.rejected[members], weights)
             too_large += lightest is None
@@ -74,6 +71,13 @@ def _components(table: PairTable, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
     _, component = connected_components(graph, directed=True, connection="strong")
     on_cycle = component[better] == component[worse]
     return rows[on_cycle], component[better[on_cycle]]
+
+
+def _split(rows: np.ndarray, component: np.ndarray) -> list[np.ndarray]:
+    """The rows of each component."""
+    order = np.argsort(component, kind="stable")
+    edges = np.flatnonzero(np.diff(component[order])) + 1
+    return np.split(rows[order], edges) if len(rows) else []
 
 
 def feedback_edges(better: np.ndarray, worse: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
