@@ -155,7 +155,8 @@ def _given(gap: np.ndarray, edges: Sequence[int]) -> list[int]:
     if len(gap) == 0:
         return []
     end = max(int(gap.max()), edges[-1]) + 1
-    return [*([1] if gap.min() < edges[0] else []), *edges, end]
+    below = [1] if gap.min() < edges[0] else []
+    return [*below, *(max(edge, 1) for edge in edges), end]  # equal lengths are in no bucket
 
 
 def _row(

@@ -92,7 +92,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of the rows, all with the first one's fields."""
     table = Table()
     for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if name == "group" else "right")
+        side = "left" if name == "group" else "right"
+        table.add_column(name.replace("_", " "), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)

@@ -121,7 +121,7 @@ def test_edges_are_closed_on_the_left():
     chosen = np.concatenate([gaps + 100, np.full(6, 100)])
     rejected = np.concatenate([np.full(6, 100), gaps + 100])
     args = chosen, rejected, draws("abcdefghijkl"), coded("g" * 12)
-    for edges, bounds in {(0, 10, 50): [(0, 10), (10, 50), (50, 91)],
+    for edges, bounds in {(0, 10, 50): [(1, 10), (10, 50), (50, 91)],
                           (10, 50): [(1, 10), (10, 50), (50, 91)]}.items():  # fmt: skip
         rows = balance(*args, edges=edges).rows
         assert [(row["low"], row["high"]) for row in rows] == bounds
