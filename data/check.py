@@ -96,7 +96,8 @@ def convert(
 
 
 def _parts(file: PairFile) -> list[PairFile]:
-    return file.parts(-(-os.path.getsize(file.path) // PART_BYTES))
+    is_file = os.path.isfile(file.path)  # a split of a folder is none
+    return file.parts(-(-os.path.getsize(file.path) // PART_BYTES) if is_file else 1)
 
 
 def _check_part(part: PairFile, max_errors: int) -> Checked:

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -55,7 +56,7 @@ def rows(path: str | Path, span: Span = WHOLE) -> Iterator[tuple[int, Raw]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        where = f"{path}:{number + 1}" if number else path
+        where = path if isinstance(error, OSError) and not number else f"{path}:{number + 1}"
         raise InputError(f"{where}: cannot be read: {error}") from None
 
 
@@ -129,43 +130,57 @@ def _lines(file: io.BufferedReader, span: Span) -> Iterator[tuple[int, Raw]]:
 
 
 def _elements(file: io.BufferedReader) -> Iterator[tuple[int, Raw]]:
-    """The elements of one JSON array, as JSON exports are written, in little memory."""
-    decoder = json.JSONDecoder(parse_constant=_refuse)
-    reader = codecs.getreader("utf-8-sig")(file)
-    number, text, at = 1, reader.read(_BLOCK).lstrip(), 1
-    while True:
-        at = _past_blanks(text, at)
-        try:
-            if text[at : at + 1] == "]" and not text[at + 1 :].strip():
-                return
-            value, end = decoder.raw_decode(text, at)
-            end = _past_blanks(text, end)
-            if end == len(text):
-                raise IndexError("the element may go on")
-        except (IndexError, ValueError):
-            more = reader.read(max(_BLOCK, len(text)))
-            text, at = text[at:] + more, 0
-            if len(text) > 3 * MAX_ROW_BYTES:
-                error = ValueError(f"an element of more than {MAX_ROW_BYTES:,} bytes")
-            elif more:
+    """The elements of one JSON array, as JSON exports are written, a few in memory at a time."""
+    with io.TextIOWrapper(file, "utf-8-sig") as source:
+        text, at, number = source.read(_BLOCK).lstrip(), 1, 1
+        while True:
+            try:
+                value, end = _element(text, at)
+            except ValueError as error:
+                more = (
+                    source.read(max(_BLOCK, len(text))) if len(text) - at <= MAX_ROW_BYTES else ""
+                )
+                if not more:
+                    raise EOFError(
+                        f"from element {number} on it is no whole array: {error}"
+                    ) from None
+                text, at = text[at:] + more, 0
                 continue
-            raise EOFError(f"the array is not whole JSON: {error}") from None
-        yield number, value if isinstance(value, dict) else _no_object(value)
-        number, at = number + 1, end + (text[end] == ",")
+            if value is _END:
+                if (text[end:] + source.read(_BLOCK)).strip():
+                    raise EOFError("something stands behind the array")
+                return
+            yield number, value if isinstance(value, dict) else _no_object(value)
+            number, at = number + 1, end
+
+
+def _element(text: str, at: int) -> tuple[Any, int]:
+    """The element that begins at or behind `at`, and the place behind its comma."""
+    at = _past_blanks(text, at)
+    if text.startswith("]", at):
+        return _END, at + 1
+    value, end = _DECODER.raw_decode(text, at)
+    end = _past_blanks(text, end)
+    if not text.startswith((",", "]"), end):
+        raise ValueError("no comma behind an element")
+    return value, end + text.startswith(",", end)
 
 
 def _past_blanks(text: str, at: int) -> int:
-    while text[at : at + 1].isspace():
-        at += 1
-    return at
-
-
-def _no_object(value: object) -> ValueError:
-    return ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return _BLANKS.match(text, at).end()
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_BLANKS = re.compile(r"\s*")
+_END = object()
+
+
+def _no_object(value: object) -> ValueError:
+    return ValueError(f"expected a JSON object, got {type(value).__name__}")
 
 
 def _to_the_next_line(file: io.BufferedReader) -> int:

@@ -59,15 +59,12 @@ class PairFile:
     def _pairs(self, number: int, raw: Raw) -> list[Pair]:
         row = rows.parse(raw)
         name(row, number, self.category, self.language)
-        try:
-            return LAYOUTS[self.layout].pairs(row)
-        except ValueError as error:
-            other = None if self.forced else layouts.recognised(row)
-            if other in (None, self.layout):
-                raise
+        layout = LAYOUTS[self.layout]
+        if not self.forced and not layout.recognises(row) and (other := layouts.recognised(row)):
             raise ValueError(
-                f"mixed layouts: this row is {other}, the file began as {self.layout} ({error})"
-            ) from None
+                f"mixed layouts: a row of {other} in a file that began as {layout.name}"
+            )
+        return layout.pairs(row)
 
 
 def open_pairs(

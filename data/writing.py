@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from glm_jax.errors import InputError
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 TEXT = (".jsonl", ".json", ".gz", ".zst")
 
 
@@ -21,8 +22,7 @@ def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     with unfinished(Path(path)) as part, opened(part, Path(path).suffix) as file:
         for row in rows:
-            line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-            file.write(line.encode())
+            file.write((_JSON.encode(row) + "\n").encode())
 
 
 def writer(path: str | Path) -> Callable[[Path, Iterable[dict[str, Any]]], None]:

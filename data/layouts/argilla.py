@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from glm_jax.data.layouts.annotation import QUESTIONS, judged, prompt
-from glm_jax.data.layouts.layout import Layout, Row, text
+from glm_jax.data.layouts.layout import Layout, Row, entries, listed, text
 from glm_jax.data.layouts.ranked import Response
 from glm_jax.data.records import Pair
 
@@ -71,17 +71,18 @@ def _answers(row: Row) -> Iterator[Answer]:
         }
     else:
         asked = {name: value for name, value in row.items() if _are_old_answers(value)}
-    for question, answers in asked.items():
-        for answer in answers or []:
-            if answer.get("status") in (None, "submitted") and answer["value"] is not None:
+    for question in asked:
+        for i, answer in enumerate(entries(asked, question) if asked[question] else []):
+            if answer.get("status") in (None, "submitted") and answer.get("value") is not None:
+                if answer.get("user_id") is None:
+                    raise ValueError(f"field '{question}.{i}.user_id' is missing")
                 yield Answer(question, str(answer["user_id"]), answer["value"])
 
 
 def _joined(row: Row, name: str) -> list[dict[str, Any]]:
     """The answers to a question whose values, users and states lie in columns of their own."""
-    values = row[name] or []
-    users = row.get(f"{name}.users") or []
-    states = row.get(f"{name}.status") or [None] * len(values)
+    values, users = listed(row, name), listed(row, f"{name}.users")
+    states = listed(row, f"{name}.status") or [None] * len(values)
     if not len(values) == len(users) == len(states):
         raise ValueError(f"field '{name}': {len(values)} answers of {len(users)} users")
     return [
@@ -106,18 +107,14 @@ def _ranks(fields: Row, value: Any) -> dict[str, float] | None:
             return dict.fromkeys(shown, 0)
         return {name: int(name != value) for name in shown} if value in shown else None
     if isinstance(value, Mapping):  # as `datasets` holds a list of objects
-        names, ranks = value.get("value"), value.get("rank")
-        value = [
-            {"value": name, "rank": rank}
-            for name, rank in zip(names or [], ranks or [], strict=False)
-        ]
-    if not isinstance(value, list):
-        return None
-    if all(isinstance(entry, str) for entry in value):
-        return {name: rank for rank, name in enumerate(value)}
-    if all(isinstance(entry, Mapping) and {"value", "rank"} <= entry.keys() for entry in value):
-        return {entry["value"]: entry["rank"] for entry in value if entry["rank"] is not None}
-    return None
+        columns = listed(value, "value"), listed(value, "rank")
+        ranked = list(zip(*columns, strict=False))
+    elif isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
+        ranked = [(entry.get("value"), entry.get("rank")) for entry in value]
+    else:
+        ranked = [(name, i) for i, name in enumerate(value if isinstance(value, list) else [])]
+    are_ranks = all(isinstance(n, str) and isinstance(r, int | float) for n, r in ranked)
+    return dict(ranked) if are_ranks else None
 
 
 def _responses(fields: Row) -> list[str]:

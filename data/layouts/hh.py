@@ -1,4 +1,7 @@
-"""Anthropic HH: `chosen` and `rejected` are whole dialogues of Human and Assistant, as text."""
+"""Anthropic HH: `chosen` and `rejected` are whole dialogues of Human and Assistant, as text.
+
+Some copies of it have the beginning of both in `prompt`.
+"""
 
 import re
 from typing import Any
@@ -12,9 +15,10 @@ _NAMES = {"user": "Human", "assistant": "Assistant"}
 
 
 def recognises(row: Row) -> bool:
-    return all(
-        isinstance(row.get(side), str) and row[side].startswith("\n\nHuman:")
-        for side in ("chosen", "rejected")
+    texts = [row.get("prompt"), row.get("chosen"), row.get("rejected")]
+    dialogues = texts[1:] if texts[0] is None else texts[:1]
+    return all(isinstance(text, str) for text in texts[1:]) and all(
+        isinstance(text, str) and text.startswith("\n\nHuman:") for text in dialogues
     )
 
 
@@ -24,7 +28,8 @@ def pairs(row: Row) -> list[Pair]:
     What follows is the response, as it stands: in a few rows of HH the dialogues part before their
     last turn, and the response is then the rest of the dialogue.
     """
-    chosen, rejected = text(row, "chosen"), text(row, "rejected")
+    beginning = "" if row.get("prompt") is None else text(row, "prompt")
+    chosen, rejected = beginning + text(row, "chosen"), beginning + text(row, "rejected")
     turns, others = _turns(chosen, "chosen"), _turns(rejected, "rejected")
     n = 0
     for i, (turn, other) in enumerate(zip(turns, others, strict=False)):

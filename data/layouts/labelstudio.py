@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from glm_jax.data.layouts.annotation import judged, prompt
-from glm_jax.data.layouts.layout import Layout, Row, entries, text
+from glm_jax.data.layouts.layout import Layout, Row, entries, inner, listed, text
 from glm_jax.data.layouts.ranked import Response
 from glm_jax.data.records import Pair
 
@@ -18,12 +18,12 @@ def recognises(row: Row) -> bool:
 
 def pairs(row: Row) -> list[Pair]:
     """An annotation that was cancelled, or says nothing of preference, makes no pair."""
-    data = row["data"]
+    data = inner(row, "data")
     judgements = []
     for i, annotation in enumerate(entries(row, "annotations")):
         if annotation.get("was_cancelled"):
             continue
-        for j, result in enumerate(entries(annotation, "result")):
+        for j, result in enumerate(entries(annotation, "result", f"annotations.{i}.result")):
             path = f"annotations.{i}.result.{j}"
             if responses := _ranking(data, result, path):
                 judgements += [(ranked, _known(annotation)) for ranked in responses]
@@ -82,7 +82,8 @@ def _buckets(data: Row, ranker: Any, path: str) -> list[list[Response]]:
         {},
     )
     rankings = []
-    for bucket, names in ranker.items():
+    for bucket in ranker:
+        names = listed(ranker, bucket, f"{path}.value.ranker.{bucket}")
         unknown = [str(name) for name in names if str(name) not in items]
         if unknown:
             raise ValueError(
@@ -108,7 +109,8 @@ def _known(annotation: Row) -> dict[str, Any]:
     who, seconds = annotation.get("completed_by"), annotation.get("lead_time")
     who = who.get("email", who.get("id")) if isinstance(who, Mapping) else who
     told = {"annotator": None if who is None else str(who)}
-    return told | ({} if seconds is None else {"milliseconds": 1000 * seconds})
+    is_time = isinstance(seconds, int | float)
+    return told | ({"milliseconds": 1000 * seconds} if is_time else {})
 
 
 LAYOUT = Layout("labelstudio", recognises, pairs)

@@ -42,25 +42,25 @@ def carried(pair: Pair) -> dict[str, Any]:
 
 def text(row: Row, field: str, path: str | None = None) -> str:
     """A field that must be text; `path` names it in errors, where it lies deeper in the row."""
-    value = row.get(field)
-    if isinstance(value, str):
-        return value
-    name = path or field
-    raise ValueError(
-        f"field '{name}' is missing" if value is None else f"field '{name}': {_not('text', value)}"
-    )
+    return _typed(row, field, path, str, "text")
 
 
-def entries(row: Row, field: str) -> list[Row]:
+def inner(row: Row, field: str, path: str | None = None) -> Row:
+    """A field that must be an object."""
+    return _typed(row, field, path, Mapping, "an object")
+
+
+def listed(row: Row, field: str, path: str | None = None) -> list[Any]:
+    """A field that must be a list; empty if it is not there."""
+    return [] if row.get(field) is None else _typed(row, field, path, list, "a list")
+
+
+def entries(row: Row, field: str, path: str | None = None) -> list[Row]:
     """A field that must be a list of objects."""
-    value = row.get(field)
-    if value is None:
-        raise ValueError(f"field '{field}' is missing")
-    if not isinstance(value, list):
-        raise ValueError(f"field '{field}': {_not('a list', value)}")
+    value = _typed(row, field, path, list, "a list")
     for i, entry in enumerate(value):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"field '{field}.{i}': {_not('an object', entry)}")
+            raise ValueError(f"field '{path or field}.{i}': {_not('an object', entry)}")
     return value
 
 
@@ -97,6 +97,16 @@ def answer(found: list[Message], field: str) -> str:
             + (", ".join(m["role"] for m in found[:5]) or "none")
         )
     return found[0]["content"]
+
+
+def _typed(row: Row, field: str, path: str | None, kind: type, expected: str) -> Any:
+    value = row.get(field)
+    if isinstance(value, kind):
+        return value
+    name = path or field
+    if value is None:
+        raise ValueError(f"field '{name}' is missing")
+    raise ValueError(f"field '{name}': {_not(expected, value)}")
 
 
 def _not(expected: str, value: object) -> str:

@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from glm_jax.data.layouts.layout import Layout, Row, answer, carried, message, messages, pair, text
+from glm_jax.data.layouts.layout import (
+    Layout,
+    Row,
+    answer,
+    carried,
+    inner,
+    listed,
+    message,
+    messages,
+    pair,
+    text,
+)
 from glm_jax.data.records import Message, Pair
 
 _FROM = {"system": "system", "user": "human", "assistant": "gpt", "observation": "observation"}
@@ -11,7 +22,8 @@ _FROM = {"system": "system", "user": "human", "assistant": "gpt", "observation":
 
 def _is_alpaca(row: Row) -> bool:
     return (
-        isinstance(row.get("instruction"), str)
+        row.get("prompt") is None
+        and isinstance(row.get("instruction"), str)
         and isinstance(row.get("chosen"), str)
         and isinstance(row.get("rejected"), str)
     )
@@ -56,7 +68,8 @@ def _of_sharegpt(row: Row) -> list[Pair]:
         raise ValueError("field 'tools': there is no place for tools here; leave such rows out")
     prompt = _system(row) + messages(row, "conversations", "from", "value")
     sides = (
-        answer([message(row[side], side, "from", "value")], side) for side in ("chosen", "rejected")
+        answer([message(inner(row, side), side, "from", "value")], side)
+        for side in ("chosen", "rejected")
     )
     return [pair(row, prompt, *sides)]
 
@@ -77,7 +90,7 @@ def _system(row: Row) -> list[Message]:
 
 def _history(row: Row) -> list[Message]:
     found: list[Message] = []
-    for i, turn in enumerate(row.get("history") or []):
+    for i, turn in enumerate(listed(row, "history")):
         if not (
             isinstance(turn, list | tuple)
             and len(turn) == 2

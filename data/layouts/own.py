@@ -18,7 +18,10 @@ def recognises(row: Row) -> bool:
 
 def pairs(row: Row) -> list[Pair]:
     if isinstance(row.get("task"), str):  # as Parquet and tensorflow-datasets hold it
-        row = {**row, "task": json.loads(row["task"])}
+        try:
+            row = {**row, "task": json.loads(row["task"])}
+        except ValueError as error:
+            raise ValueError(f"field 'task': not JSON: {error}") from None
     return [records.parse(row, Pair)]
 
 

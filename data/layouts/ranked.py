@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from glm_jax.data.layouts.layout import ROLES, Layout, Row, entries, messages, pair, text
+from glm_jax.data.layouts.layout import Layout, Row, entries, inner, message, messages, pair, text
 from glm_jax.data.records import Message, Pair
 
 
@@ -70,17 +70,19 @@ def _is_tree(row: Row) -> bool:
 
 
 def _of_tree(row: Row) -> list[Pair]:
-    root = row.get("prompt")
-    if not isinstance(root, Mapping):
-        raise ValueError("field 'prompt': expected the first message of a tree")
+    root = inner(row, "prompt")
     name = _id(row, "id", "")
     if row.get("message_tree_id"):
         name = str(row["message_tree_id"])
     found: list[Pair] = []
     for node, path, dialogue in _nodes(root, "prompt", []):
         responses = [
-            Response(_id(reply, "message_id", f"{path}.{i}"), text(reply, "text"), rank)
-            for i, reply in enumerate(entries(node, "replies"))
+            Response(
+                _id(reply, "message_id", f"{path}.replies.{i}"),
+                text(reply, "text", f"{path}.replies.{i}.text"),
+                rank,
+            )
+            for i, reply in enumerate(entries(node, "replies", f"{path}.replies"))
             if reply.get("role") == "assistant"
             and (rank := _rank(reply, f"{path}.replies.{i}")) is not None
         ]
@@ -97,18 +99,13 @@ def _of_tree(row: Row) -> list[Pair]:
 
 def _nodes(node: Row, path: str, before: list[Message]) -> Iterator[tuple[Row, str, list[Message]]]:
     """Every message of a tree that has replies, where it is, and the dialogue that it ends."""
-    role = ROLES.get(node.get("role", ""), None)
-    if role is None:
-        raise ValueError(f"field '{path}.role': expected prompter or assistant")
-    dialogue: list[Message] = [
-        *before,
-        {"role": role, "content": text(node, "text", f"{path}.text")},
-    ]
+    said = message(node, path, content="text")
+    dialogue = [*before, said]
     if not node.get("replies"):
         return
-    if role == "user":
+    if said["role"] == "user":
         yield node, path, dialogue
-    for i, reply in enumerate(entries(node, "replies")):
+    for i, reply in enumerate(entries(node, "replies", f"{path}.replies")):
         yield from _nodes(reply, f"{path}.replies.{i}", dialogue)
 
 

@@ -6,11 +6,12 @@ beginning of both dialogues, `chosen` and `rejected`.
 
 from typing import Any
 
+from glm_jax.data.layouts import hh
 from glm_jax.data.layouts.layout import Layout, Row, answer, carried, messages, pair, text
 from glm_jax.data.records import Message, Pair
 
-OTHERS = {"instruction", "conversations"}
-"Fields of layouts that call their responses `chosen` and `rejected` too."
+QUESTIONS = {"instruction", "question", "query", "input", "messages"}
+"Fields that may hold the prompt in layouts that are none of these."
 
 
 def _fields(row: Row, prompt: type, responses: type) -> bool:
@@ -18,7 +19,6 @@ def _fields(row: Row, prompt: type, responses: type) -> bool:
         isinstance(row.get("prompt"), prompt)
         and isinstance(row.get("chosen"), responses)
         and isinstance(row.get("rejected"), responses)
-        and not OTHERS & row.keys()
     )
 
 
@@ -68,7 +68,7 @@ def _to_conversational_implicit(pair: Pair) -> dict[str, Any]:
 
 
 def _is_standard(row: Row) -> bool:
-    return _fields(row, str, str)
+    return _fields(row, str, str) and not hh.recognises(row)
 
 
 def _of_standard(row: Row) -> list[Pair]:
@@ -84,7 +84,7 @@ def _to_standard(pair: Pair) -> dict[str, Any]:
 
 
 def _is_standard_implicit(row: Row) -> bool:
-    return _fields(row, type(None), str) and not row["chosen"].startswith("\n\nHuman:")
+    return _fields(row, type(None), str) and not (QUESTIONS & row.keys() or hh.recognises(row))
 
 
 def _of_standard_implicit(row: Row) -> list[Pair]:
