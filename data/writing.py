@@ -12,7 +12,7 @@ from typing import IO, Any
 from glm_jax.errors import InputError
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_TEXT = (".jsonl", ".json", ".gz", ".zst")
+TEXT = (".jsonl", ".json", ".gz", ".zst")
 
 
 def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -20,7 +20,7 @@ def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     The rows are never all in memory; the same rows give the same bytes.
     """
-    with unfinished(Path(path)) as part, _opened(part, Path(path).suffix) as file:
+    with unfinished(Path(path)) as part, opened(part, Path(path).suffix) as file:
         for row in rows:
             file.write((_JSON.encode(row) + "\n").encode())
 
@@ -28,7 +28,7 @@ def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def writer(path: str | Path) -> Callable[[Path, Iterable[dict[str, Any]]], None]:
     """What writes our own rows of pairs to a file or folder of this name."""
     suffix = Path(path).suffix
-    if suffix in _TEXT:
+    if suffix in TEXT:
         return write_lines
     if suffix == ".parquet":
         from glm_jax.data import tables
@@ -59,7 +59,8 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(path: Path, suffix: str) -> Iterator[IO[bytes] | Any]:
+def opened(path: Path, suffix: str) -> Iterator[IO[bytes] | Any]:
+    """A file to write lines to, compressed as the suffix says."""
     if suffix == ".zst":
         import pyarrow
 

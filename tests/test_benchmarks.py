@@ -1,14 +1,19 @@
 """The benchmarks run, at sizes that say nothing, and count what they say they count."""
 
 import json
+import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
+import psutil
 import pytest
 
 from glm_jax.config import GLMConfig
+from glm_jax.data.filters import filter_pairs
+from glm_jax.data.sources import open_pairs
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -42,6 +47,22 @@ def test_ppo(benchmarks, monkeypatch, capsys, eos_rate):
     for name in ("response_tokens_per_second", "floor_fraction", "compile_seconds", "peak_bytes"):
         assert found[name] > 0
     assert (found["mean_response"] == 6) == (eos_rate == "0")
+
+
+def test_data(monkeypatch, tmp_path):
+    """Its pairs are read; a part of them is turned around; the memory is a process's and more."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import data
+
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(islice(data.rows(), 400)))
+    pairs = list(open_pairs(file))
+    kept, dropped = filter_pairs(pairs)
+    assert 500 < file.stat().st_size / 400 < 1500 and len({pair.id for pair in pairs}) == 400
+    assert {reason for _, reason in dropped} == {"added_up", "tie", "cycle"}
+    assert len(kept) > 200
+    held = data.memory(os.getpid())
+    assert 0.9 < held / (psutil.Process().memory_info().rss) < 2
 
 
 def test_operations_of_an_iteration(benchmarks):

@@ -24,17 +24,79 @@ def add(command: Command) -> None:
     )
     convert.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
 
-    filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
-    _input_output(filters)
-    filters.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
-    filters.add_argument("--group", metavar="FIELD", help="count by this field, not `category`")
+    _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
+    _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
+    _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
 
-    balance = command("balance", _balance, "make longer and shorter equally often the better")
-    _input_output(balance)
-    balance.add_argument("--tokenizer", required=True, metavar="MODEL", help="what counts tokens")
-    balance.add_argument("--buckets", type=int, help="buckets of length difference in each group")
-    balance.add_argument("--seed", type=int, help="which pairs stay")
-    balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
+
+def _add_filter(found: argparse.ArgumentParser) -> None:
+    _input_output(found)
+    found.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="count by this field, not by category and language; repeatable",
+    )  # fmt: skip
+    found.add_argument(
+        "--max-characters", metavar="N", type=int, help="of prompt and longer response"
+    )
+    found.add_argument("--max-tokens", metavar="N", type=int, help="the same in tokens")
+    found.add_argument("--tokenizer", metavar="MODEL", help="what counts the tokens")
+    found.add_argument(
+        "--min-agreement", metavar="SHARE", type=float,
+        help="of an annotator with the majority of the others, 0.5 unless given; 0: any",
+    )  # fmt: skip
+    found.add_argument(
+        "--min-ms-per-char", metavar="MS", type=float, help="faster judgements are dropped"
+    )
+    found.add_argument(
+        "--cycles", choices=("drop", "minimal"),
+        help="drop all pairs that lie on one, or the fewest votes that break them",
+    )  # fmt: skip
+    found.add_argument(
+        "--max-pairs-per-prompt", metavar="N", type=int, help="drawn from them; all unless given"
+    )
+    found.add_argument(
+        "--near-duplicates", metavar="SHARE", type=float,
+        help="drop prompts that have this share of their pieces in common with an earlier one",
+    )  # fmt: skip
+    found.add_argument(
+        "--held-out", metavar="FILE", action="append",
+        help="drop pairs whose first user message stands in this file, too; repeatable",
+    )  # fmt: skip
+
+
+def _add_balance(found: argparse.ArgumentParser) -> None:
+    _input_output(found)
+    found.add_argument("--tokenizer", metavar="MODEL", help="what counts the tokens")
+    found.add_argument("--by", choices=("tokens", "characters"), help="tokens unless given")
+    buckets = found.add_mutually_exclusive_group()
+    buckets.add_argument(
+        "--buckets", metavar="N", type=int,
+        help="quantiles of the length differences in each group; 8 unless given",
+    )  # fmt: skip
+    buckets.add_argument(
+        "--edges",
+        metavar="N,N,...",
+        type=_numbers,
+        help="where each bucket begins, such as 0,10,50",
+    )
+    found.add_argument(
+        "--mode", choices=("drop", "weight"),
+        help="drop the surplus of a bucket's larger side, or give both sides equal weight",
+    )  # fmt: skip
+    found.add_argument("--seed", type=int, help="which pairs stay")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="balance within this field, not category and language; repeatable",
+    )  # fmt: skip
+
+
+def _add_split(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument("--train", required=True, metavar="FILE")
+    found.add_argument("--held-out", required=True, metavar="FILE")
+    found.add_argument("--share", type=float, help="of the prompts held out, 0.1 unless given")
+    found.add_argument("--seed", type=int, help="which prompts are held out")
 
     prompts = command("prompts", _prompts, "drop prompts that cannot be answered; even categories")
     prompts.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
@@ -58,8 +120,12 @@ def _input(found: argparse.ArgumentParser) -> None:
 
 
 def _input_output(found: argparse.ArgumentParser) -> None:
-    found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
+    _input(found)
     found.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _check(arguments: Namespace) -> None:
@@ -75,15 +141,21 @@ def _convert(arguments: Namespace) -> None:
 
 
 def _filter(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+    from glm_jax.train import filtering
 
-    preferences.filter_file(**given(arguments))
+    filtering.filter_file(**given(arguments))
 
 
 def _balance(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+    from glm_jax.train import balancing
 
-    preferences.balance_file(**given(arguments))
+    balancing.balance_file(**given(arguments))
+
+
+def _split(arguments: Namespace) -> None:
+    from glm_jax.train import filtering
+
+    filtering.split_file(**given(arguments))
 
 
 def _prompts(arguments: Namespace) -> None:

@@ -11,6 +11,7 @@ import pytest
 from glm_jax.data import records
 from glm_jax.data.proving_ground.unclear import prompts_by_quality
 from glm_jax.data.records import Pair, Prompt
+from glm_jax.data.splits import hold_out
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
@@ -51,20 +52,6 @@ def test_help_imports_nothing_heavy():
         (["data", "filter", "pairs.jsonl"], "--output"),
         (["data", "filter", "pairs.jsonl", "--output", "x"], "pairs.jsonl:2: "),
         (["data", "filter", ".", "--output", "x"], "."),
-        (
-            [
-                "data",
-                "balance",
-                "pairs.jsonl",
-                "--tokenizer",
-                ".",
-                "--output",
-                "x",
-                "--buckets",
-                "0",
-            ],
-            "0",
-        ),
         (["report", "nowhere"], "nowhere/report.json: no such file"),
         (["chat"], "PATH"),
         (["chat", "nowhere"], "nowhere"),
@@ -135,6 +122,44 @@ def test_filter_and_balance_from_file_to_file(tmp_path, capsys):
     sides = [pair.id.split()[0] for pair in records.read(balanced, Pair)]
     assert sides.count("longer") == sides.count("shorter") > 0
     assert "now in 50.0%" in capsys.readouterr().out
+
+
+def test_split_and_held_out_files_share_no_prompt(tmp_path, capsys):
+    source, train, test, kept = (str(tmp_path / f"{name}.jsonl") for name in ("all", "a", "b", "c"))
+    asks = [[{"role": "user", "content": f"question {i // 2}"}] for i in range(400)]
+    records.write(
+        source,
+        [Pair(id=f"{i}", prompt=ask, chosen="a", rejected=f"b{i}") for i, ask in enumerate(asks)],
+    )
+    split = ["data", "split", source, "--train", train, "--held-out", test, "--share"]
+    assert cli.main([*split, "2"]) == 2
+    assert cli.main([*split, "0.3"]) == 0
+    sides = [records.read(file, Pair) for file in (train, test)]
+    prompts = [{pair.prompt[0]["content"] for pair in side} for side in sides]
+    assert not prompts[0] & prompts[1] and sum(map(len, sides)) == 400
+    assert 0.2 < len(prompts[1]) / 200 < 0.4
+    assert sides == list(hold_out(records.read(source, Pair), 0.3, 0))
+    assert cli.main(["data", "filter", source, "--output", kept, "--held-out", test]) == 0
+    assert records.read(kept, Pair) == sides[0]
+
+
+def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_path, capsys):
+    file, output = str(tmp_path / "pairs.jsonl"), str(tmp_path / "x.jsonl")
+    Path(file).write_text("no JSON")
+    for command, message in [
+        (["balance", file, "--output", output], "--tokenizer MODEL"),
+        (["balance", file, "--output", output, "--by", "characters", "--buckets", "0"], "got 0"),
+        (["balance", file, "--output", file, "--by", "characters"], "a file each"),
+        (["balance", file, "--output", output, "--by", "characters", "--edges", "5,5"], "edges"),
+        (["filter", file, "--output", output, "--min-agreement", "2"], "min_agreement"),
+        (["filter", file, "--output", output, "--max-tokens", "9"], "--tokenizer"),
+        (["filter", file, "--output", output, "--max-pairs-per-prompt", "0"], "at least 1"),
+        (["filter", file, "--output", output, "--dropped", output], "a file each"),
+        (["split", file, "--train", output, "--held-out", output], "a file each"),
+    ]:
+        assert cli.main(["data", *command]) == 2
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
 def test_configs_are_listed_with_what_they_are(capsys):
