@@ -22,6 +22,23 @@ def add(command: Command) -> None:
     balance.add_argument("--seed", type=int, help="which pairs stay")
     balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
 
+    report = command("report", _report, "how large the pairs are, and how much of them is length")
+    report.add_argument("pairs", metavar="FILE", help="JSON lines")
+    report.add_argument("--tokenizer", metavar="MODEL", help="counts tokens; else characters")
+    report.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="of report.html and report.json; FILE-report if not given",
+    )
+    report.add_argument("--category", metavar="FIELD", help="holds the category")
+    report.add_argument(
+        "--group",
+        metavar="FIELD",
+        action="append",
+        help="balance and report by category, language or annotator; may be repeated",
+    )
+    report.add_argument("--json", action="store_true", help="the numbers as one object on one line")
+
 
 def _input_output(found: argparse.ArgumentParser) -> None:
     found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
@@ -38,6 +55,12 @@ def _balance(arguments: Namespace) -> None:
     from glm_jax.train import preferences
 
     preferences.balance_file(**given(arguments))
+
+
+def _report(arguments: Namespace) -> None:
+    from glm_jax.train import data_report
+
+    data_report.report_file(**given(arguments))
 
 
 def given(arguments: Namespace) -> dict[str, Any]:
