@@ -43,7 +43,7 @@ class LengthModel(NamedTuple):
             self.trees.predict_proba(features)[:, 1]
             for features in _both_orders(pairs, self.category_codes, self.language_codes)
         )
-        return (forward_N + 1 - backward_N) / 2
+        return 0.5 + (forward_N - backward_N) / 2  # exactly 1/2 where the lengths are equal
 
 
 def fit(pairs: PairLengths) -> LengthModel:

@@ -27,8 +27,7 @@ from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import report_page
 from glm_jax.train.data_report_figures import figures
 from glm_jax.train.data_report_schema import DataReport
-from glm_jax.train.report_numbers import count, percent, signed, span
-from glm_jax.train.run_folder import write_json
+from glm_jax.train.report_numbers import bare, count, percent, signed, span
 from glm_jax.train.statistics import accuracy, correlation
 
 SAMPLE = 100_000  # pairs that are measured; of a larger file, those with the smallest hashes
@@ -116,12 +115,12 @@ def report_file(
         model=tokenizer,
     )
     folder = output or pairs.removesuffix(".gz").removesuffix(".jsonl") + "-report"
-    page = write(folder, values)
+    written = write(folder, values)
     if json:
-        print(dumps(values, ensure_ascii=False))
+        print(dumps(report_page.read(folder), ensure_ascii=False))
     else:
         Console().print(told(values))
-        print(f"wrote {page} and report.json beside it")
+        print(f"wrote {written} and report.json beside it")
 
 
 def bias(sizes: PairSizes) -> dict[str, dict[str, Any]]:
@@ -165,11 +164,8 @@ def length_margins(sizes: PairSizes, seed: int = 0) -> np.ndarray:
 
 def write(folder: str | Path, values: dict[str, Any]) -> Path:
     """Writes report.json and report.html into the folder; returns the page's path."""
-    text = page(report_page.parse(DataReport, values))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report.json", values)
-    return report_page.put(folder, text)
+    report = report_page.parse(DataReport, values)
+    return report_page.put(folder, report, page(report))
 
 
 def page(report: DataReport) -> str:
@@ -198,19 +194,19 @@ def summary(report: DataReport) -> list[str]:
 def told(values: dict[str, Any]) -> Group:
     """The short table for the terminal."""
     report = report_page.parse(DataReport, values)
-    heads = ("pairs", "turns", "history", "prompt", "response", "longer better", "95 % interval")
     rows = Table(
         title=f"Means in {report.source.unit}", title_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD,
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    rows.add_column("")
-    for head in heads:
+    rows.add_column("", overflow="fold")
+    for head in ("pairs", "turns", "history", "prompt", "response", "longer better, %"):
         rows.add_column(head, justify="right", no_wrap=True)
     for name, s in report.sizes.items():
         b = report.bias["before"][name]
         rows.add_row(
             Text(name), count(s.comparisons), f"{s.turns:.1f}", f"{s.history:.1f}",
-            f"{s.prompt:.1f}", f"{s.response:.1f}", percent(b.share), span(*b.ci95, plus=False),
+            f"{s.prompt:.1f}", f"{s.response:.1f}",
+            f"{bare(b.share)} [{span(*b.ci95, plus=False)}]",
         )  # fmt: skip
     lines = []
     for when, model in report.length_model.items():

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.train import data_report, report_page, reward_report
+from glm_jax.train import data_report, report_page, reward_report, scored_pairs
 from glm_jax.train.data_report_schema import DataReport
 from glm_jax.train.report_figures import COMPARISONS, MODELS, MODES, figures, label_sets
 from glm_jax.train.report_numbers import (
@@ -32,10 +32,13 @@ from glm_jax.train.reward_report_schema import RewardReport
 def write(folder: str | Path) -> Path:
     """Read `report.json` in `folder` and write `report.html` beside it; returns the page's path.
 
+    A reward model's run that has scores and no report yet gets both.
     Which report it is stands in the file: of a pipeline's run, of a reward model, or of data.
     Raises InputError when the file is missing, is not JSON, or does not hold the keys of
     docs/report.md.
     """
+    if not (Path(folder) / "report.json").exists() and (Path(folder) / scored_pairs.FILE).exists():
+        return reward_report.write(folder)
     values, where = report_page.read(folder), str(Path(folder) / "report.json")
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind == "data":
@@ -44,7 +47,7 @@ def write(folder: str | Path) -> Path:
         text = reward_report.page(report_page.parse(RewardReport, values, where))
     else:
         text = page(parse(values, where))
-    return report_page.put(folder, text)
+    return report_page.put_page(folder, text)
 
 
 def parse(values: Any, where: str = "report.json") -> Report:

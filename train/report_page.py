@@ -26,6 +26,7 @@ from glm_jax.train.report_numbers import (
     span,
 )
 from glm_jax.train.report_schema import Block
+from glm_jax.train.run_folder import write_json
 
 Schema = TypeVar("Schema", bound=Block)
 
@@ -69,7 +70,15 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def put(folder: str | Path, text: str) -> Path:
+def put(folder: str | Path, report: Block, text: str) -> Path:
+    """Writes the numbers and their page into a folder of theirs; returns the page's path."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report.json", report.model_dump(mode="json"))
+    return put_page(folder, text)
+
+
+def put_page(folder: str | Path, text: str) -> Path:
     """Writes `report.html` in the folder, the whole page or nothing; returns its path."""
     target = Path(folder) / "report.html"
     unfinished = target.with_name(f".report.html.{os.getpid()}")

@@ -196,7 +196,8 @@ def _thin(values: np.ndarray) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 18 else label[:17] + "…"
+    """Both ends: names of data sets begin alike and end apart."""
+    return label if len(label) <= 18 else f"{label[:9]}…{label[-8:]}"
 
 
 def _svg(figure: Figure, title: str, description: str) -> str:

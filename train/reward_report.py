@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ from glm_jax.train import report_page, scored_pairs
 from glm_jax.train.report_numbers import percent, span
 from glm_jax.train.reward_report_figures import figures
 from glm_jax.train.reward_report_schema import RewardReport
-from glm_jax.train.run_folder import read_rows, write_json
+from glm_jax.train.run_folder import read_rows
 from glm_jax.train.scored_pairs import Columns, ScoredPair
 from glm_jax.train.statistics import accuracy, correlation
 
 GAPS = 4  # buckets of length difference, by quantiles
 BINS = 10  # of the calibration curve, even steps of the probability
 MISTAKES = 20
-TEXT = 2000  # characters of each text of a mistake
+TEXT = 1200  # characters of each text of a mistake
 
 
 def reward_report(
@@ -151,7 +152,7 @@ def mistakes(pairs: Sequence[ScoredPair], held_out: Iterable[Pair] = ()) -> list
     return [
         {
             **pair.model_dump(exclude={"balanced", "prompt_tokens", "turns"}),
-            "probability": float(_sigmoid(np.array(pair.rejected_score - pair.chosen_score))),
+            "probability": 1 / (1 + exp(pair.chosen_score - pair.rejected_score)),
             **texts.get(pair.id, {}),
         }
         for pair in wrong
@@ -163,9 +164,8 @@ def write(
 ) -> Path:
     """Writes report.json and report.html of a finished run; returns the page's path."""
     values = reward_report(folder, training=training, held_out=held_out)
-    text = page(report_page.parse(RewardReport, values))
-    write_json(Path(folder) / "report.json", values)
-    return report_page.put(folder, text)
+    report = report_page.parse(RewardReport, values)
+    return report_page.put(folder, report, page(report))
 
 
 def page(report: RewardReport) -> str:

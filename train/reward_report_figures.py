@@ -39,7 +39,7 @@ def _accuracies(report: RewardReport) -> Iterable[Panel | None]:
         if names != ["(none)"]:
             yield _forest(title, names, {s: [by.get(n) for n in names] for s, by in found.items()})
     for name, judged in report.pairs.items():
-        rows = {f"{gap.low:g} to {gap.high - 1:g}": gap for gap in judged.by_gap}
+        rows = {f"{gap.low:,} to {gap.high - 1:,}": gap for gap in judged.by_gap}
         title = f"By difference in tokens, {SETS[name][0]}"
         yield _forest(title, list(rows), {name: list(rows.values())})
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from glm_jax.train.report_schema import (
     Accuracy,
     Block,
-    GapAccuracy,
     Histogram,
     Interval,
     Number,
@@ -19,8 +18,9 @@ Name = Annotated[str, "name"]
 Side = Annotated[Literal["chosen", "rejected"], "side"]
 
 
-class Gap(GapAccuracy):
-    length_only: Number = None
+class Gap(Accuracy):
+    low: int
+    high: int
 
 
 class Judged(Accuracy):
