@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from glm_jax.train.report_schema import Accuracy, Balance, Block, Interval, Number
+from glm_jax.train.report_schema import Balance, Block, Interval, Number
 
 Group = Annotated[str, "group"]
 When = Annotated[Literal["before", "after"], "when"]
@@ -45,6 +45,14 @@ class Bias(Longer):
     log_length_correlation: Number
 
 
+class Right(Block):
+    """How often a rule is right that sees length alone."""
+
+    accuracy: float
+    ci95: Interval
+    n: int
+
+
 class Gap(Block):
     low: int
     high: int
@@ -61,4 +69,4 @@ class DataReport(Block):
     gaps: list[Gap]
     balance: Balance
     pooled: dict[Group, int]
-    length_model: dict[When, Accuracy]
+    length_model: dict[When, Right]
