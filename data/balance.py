@@ -1,20 +1,22 @@
-"""Bucket-based length balancing of preference pairs, and the rule that looks at length alone.
+"""Bucket-based length balancing of preference pairs.
 
 Stated in arXiv 2404.00934, section 2: pairs go into buckets by the difference of their responses'
 lengths, and within every bucket "the better one is longer" is made as frequent as "the better one
-is shorter". Ours: lengths are tokens, buckets are quantiles of the absolute difference, and the
-surplus is dropped.
+is shorter". Ours: lengths are tokens (or characters), buckets are quantiles of the absolute
+difference (or given edges), and the surplus is dropped, or weighs less.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from glm_jax.data.records import draw
+from glm_jax.data.pair_table import Groups
+from glm_jax.data.records import Pair, to_dict
 from glm_jax.errors import InputError
+
+Mode: TypeAlias = Literal["drop", "weight"]
 
 SMALL_GROUP = 50  # below this many pairs, groups share their buckets
 POOLED = "(pooled)"
@@ -24,89 +26,123 @@ class Balanced(NamedTuple):
     kept: np.ndarray  # sorted indices of the pairs that stay
     rows: list[dict[str, Any]]  # a bucket each: group, low <= difference < high, counts
     pooled: dict[str, int]  # small groups that were treated as one, "(pooled)", and their pairs
+    weights: np.ndarray | None = None  # float64 of each pair that stays, if they were asked for
 
 
 def balance(
     chosen_lengths: np.ndarray,
     rejected_lengths: np.ndarray,
-    ids: Sequence[str],
-    groups: Sequence[str],
+    draws: np.ndarray,
+    groups: Groups,
     *,
-    seed: int,
     buckets: int = 8,
+    edges: Sequence[int] | None = None,
+    mode: Mode = "drop",
+    weights: np.ndarray | None = None,
 ) -> Balanced:
-    """Choose the pairs that stay.
+    """Choose the pairs that stay, or the weights that they get.
 
-    Pairs of equal lengths stay. Of the others, each bucket of each group keeps as many with the
-    longer response preferred as with the shorter one. Which of the larger side stay is drawn by
-    (seed, id), so neither the order of the pairs nor who else works on them matters. Groups of
-    fewer than 50 pairs are pooled. Ids must be unique.
+    Pairs of equal lengths stay as they are. Of the others, each bucket of each group keeps as
+    many with the longer response preferred as with the shorter one: those with the lowest `draws`
+    (uint64 [N], `records.draw(seed, id)`), so neither the order of the pairs nor who else works
+    on them matters. Groups of fewer than 50 pairs are pooled.
+
+    `buckets` quantiles of the non-zero differences; or `edges`, each of which begins a bucket
+    (what lies below the first is one too). `mode` "weight": all pairs stay, and both sides of a
+    bucket get one half of its weight (of `weights` [N], by default 1 each); where a side is
+    missing there is nothing to weigh against, and the bucket is dropped as in "drop".
+    Raises InputError if two draws are equal: then two pairs have the same id.
     """
-    for pair_id, times in Counter(ids).most_common(1):
-        if times > 1:
-            raise InputError(f"pair ids must be unique, but {times} pairs have the id {pair_id!r}")
-    difference = np.asarray(chosen_lengths, int) - np.asarray(rejected_lengths, int)
-    names = np.array(groups, dtype=object)
-    sizes = {str(group): int(np.sum(names == group)) for group in sorted(set(groups))}
-    pooled = {group: size for group, size in sizes.items() if size < SMALL_GROUP}
-    names[[group in pooled for group in groups]] = POOLED
-    lottery = np.array([draw(seed, pair_id) for pair_id in ids], np.uint64)
+    check_buckets(buckets, edges)
+    _check_unique(draws)
+    difference = chosen_lengths.astype(np.int64) - rejected_lengths
+    share = (
+        np.ones(len(draws)) if weights is None else np.nan_to_num(weights.astype(float), nan=1.0)
+    )
+    names, codes, pooled = _pooled(groups)
 
-    kept = []
+    stays = np.zeros(len(draws), bool)
     rows: list[dict[str, Any]] = []
-    for group in sorted(set(names)):
-        members = np.flatnonzero(names == group)
+    for name, members in _members(names, codes):
         equal = members[difference[members] == 0]
-        kept.append(equal)
+        stays[equal] = True
         if len(equal):
-            rows.append(_row(group, 0, 1, equal, equal[:0], equal[:0], len(equal)))
-        unequal = members[difference[members] != 0]
-        gap = np.abs(difference[unequal])
-        edges = _edges(gap, buckets)
-        for low, high in pairwise(edges):
-            inside = unequal[(gap >= low) & (gap < high)]
+            rows.append(_row(name, 0, 1, len(equal), 0, 0, len(equal)))
+        members = members[difference[members] != 0]
+        gap = np.abs(difference[members])
+        bounds = _quantiles(gap, buckets) if edges is None else _given(gap, edges)
+        bucket = np.searchsorted(bounds, gap, side="right") - 1
+        for at, (low, high) in enumerate(pairwise(bounds)):
+            inside = members[bucket == at]
             longer, shorter = inside[difference[inside] > 0], inside[difference[inside] < 0]
-            quota = min(len(longer), len(shorter))
-            for side in (longer, shorter):
-                kept.append(side[np.argsort(lottery[side])[:quota]])
-            rows.append(_row(group, low, high, inside[:0], longer, shorter, 2 * quota))
-    indices = np.sort(np.concatenate(kept)) if kept else np.array([], int)
-    return Balanced(indices, rows, pooled)
+            sides = (longer, shorter)
+            totals = [share[side].sum() for side in sides]
+            if mode == "weight" and min(totals) > 0:
+                for side, total in zip(sides, totals, strict=True):
+                    share[side] *= sum(totals) / (2 * total)
+                    stays[side] = True
+                kept = len(inside)
+            elif mode == "weight":
+                kept = 0
+            else:
+                quota = min(map(len, sides))
+                for side in sides:
+                    stays[side[np.argsort(draws[side])[:quota]]] = True
+                kept = 2 * quota
+            rows.append(_row(name, low, high, 0, len(longer), len(shorter), kept))
+    kept = np.flatnonzero(stays)
+    return Balanced(kept, rows, pooled, share[kept] if mode == "weight" else None)
 
 
-def longer_is_better(chosen_lengths: np.ndarray, rejected_lengths: np.ndarray) -> float:
-    """The share of pairs whose better response is the longer one; equal lengths count one half."""
-    return float(np.mean(_agreement(chosen_lengths, rejected_lengths)))
+def check_buckets(buckets: int, edges: Sequence[int] | None) -> None:
+    """Raises InputError for settings that make no buckets."""
+    if buckets < 1:
+        raise InputError(f"buckets must be at least 1, got {buckets}")
+    if edges is not None and (
+        not edges or min(edges) < 0 or any(a >= b for a, b in pairwise(edges))
+    ):
+        raise InputError(f"edges are lengths from 0 on, each above the one before, got {edges}")
 
 
-def length_only_rule(
-    chosen_lengths: np.ndarray, rejected_lengths: np.ndarray, groups: Sequence[str]
-) -> dict[str, str]:
-    """The better of "longer" and "shorter" for each group of training pairs, and for "all"."""
-    agreement = _agreement(chosen_lengths, rejected_lengths)
-    return {
-        group: "longer" if mean >= 0.5 else "shorter"
-        for group, mean in _means(agreement, groups).items()
+def weighed_row(weights: np.ndarray, row: int, pair: Pair) -> dict[str, Any]:
+    """What is written of a pair with its weight."""
+    return to_dict(pair) | {"weight": float(weights[row])}
+
+
+def _check_unique(draws: np.ndarray) -> None:
+    ordered = np.sort(draws)
+    again = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(again):
+        first, second, *_ = np.flatnonzero(draws == ordered[again[0]])
+        raise InputError(
+            f"pair ids must be unique, but the pairs number {first + 1} and {second + 1} have the "
+            "same"
+        )
+
+
+def _pooled(groups: Groups) -> tuple[list[str], np.ndarray, dict[str, int]]:
+    """The groups with the small ones as one, the last, and what these are."""
+    sizes = np.bincount(groups.codes, minlength=len(groups.names)).tolist()
+    pooled = {
+        n: size for n, size in sorted(zip(groups.names, sizes, strict=True)) if size < SMALL_GROUP
     }
+    large = [name for name in groups.names if name not in pooled]
+    place = {name: i for i, name in enumerate(large)}
+    moved = np.array([place.get(name, len(large)) for name in groups.names], np.int32)
+    return [*large, POOLED], moved[groups.codes], pooled
 
 
-def length_only_accuracy(
-    rule: Mapping[str, str],
-    chosen_lengths: np.ndarray,
-    rejected_lengths: np.ndarray,
-    groups: Sequence[str],
-) -> dict[str, float]:
-    """What the rule gets right of other pairs, by group and for "all".
-
-    A pair of equal lengths counts one half. A group that the rule was not fitted on is judged by
-    the rule for "all".
-    """
-    agreement = _agreement(chosen_lengths, rejected_lengths)
-    longer = np.array([rule.get(group, rule["all"]) == "longer" for group in groups], bool)
-    return _means(np.where(longer, agreement, 1 - agreement), groups)
+def _members(names: list[str], codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Every group that has any, by name, with its members in order."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    for code in sorted(range(len(names)), key=names.__getitem__):
+        members = order[ends[code - 1] if code else 0 : ends[code]]
+        if len(members):
+            yield names[code], members
 
 
-def _edges(gap: np.ndarray, buckets: int) -> list[int]:
+def _quantiles(gap: np.ndarray, buckets: int) -> list[int]:
     """Bucket b is edges[b] <= gap < edges[b + 1]; repeated quantiles make fewer buckets."""
     if len(gap) == 0:
         return []
@@ -114,25 +150,23 @@ def _edges(gap: np.ndarray, buckets: int) -> list[int]:
     return [int(edge) for edge in np.unique([gap.min(), *inner, gap.max() + 1])]
 
 
-def _row(group, low, high, equal, longer, shorter, kept) -> dict[str, Any]:
+def _given(gap: np.ndarray, edges: Sequence[int]) -> list[int]:
+    """The edges with an end behind the last, and a bucket below the first where any gap is."""
+    if len(gap) == 0:
+        return []
+    end = max(int(gap.max()), edges[-1]) + 1
+    return [*([1] if gap.min() < edges[0] else []), *edges, end]
+
+
+def _row(
+    group: str, low: int, high: int, equal: int, longer: int, shorter: int, kept: int
+) -> dict[str, Any]:
     return {
-        "group": str(group),
+        "group": group,
         "low": low,
         "high": high,
-        "equal": len(equal),
-        "longer_better": len(longer),
-        "shorter_better": len(shorter),
+        "equal": equal,
+        "longer_better": longer,
+        "shorter_better": shorter,
         "kept": kept,
     }
-
-
-def _agreement(chosen_lengths: np.ndarray, rejected_lengths: np.ndarray) -> np.ndarray:
-    """1 where the chosen response is longer, 0 where it is shorter, 0.5 where they are equal."""
-    sign = np.sign(np.asarray(chosen_lengths, int) - np.asarray(rejected_lengths, int))
-    return (sign + 1) / 2
-
-
-def _means(values: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
-    names = np.array(groups, dtype=object)
-    means = {str(group): float(values[names == group].mean()) for group in sorted(set(groups))}
-    return {"all": float(values.mean()), **means}

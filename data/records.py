@@ -1,21 +1,17 @@
-"""Prompts, dialogues, pairs and samples as JSON lines: one object a line, plain or `.gz`."""
+"""Prompts, dialogues, pairs and samples: what they hold, and how they are read and written."""
 
-import codecs
-import gzip
 import hashlib
 import json
-import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from glm_jax.data import rows, writing
 from glm_jax.errors import InputError
 
 Role = Literal["system", "user", "assistant", "observation"]
@@ -66,16 +62,16 @@ class Pair:
     chosen: str
     rejected: str
     tie: bool = False
-    margin: float | None = None
+    margin: FiniteFloat | None = None
     "how much better in score the chosen one should be: enters the ranking loss"
-    strength: float | None = None
+    strength: FiniteFloat | None = None
     "how clearly it is preferred, as the annotator said: 1 slightly, 2 clearly, more: very"
-    weight: float | None = None
+    weight: FiniteFloat | None = None
     "of the pair in the loss; 1 if not given"
     category: str | None = None
     language: str | None = None
     annotator: str | None = None
-    milliseconds: float | None = None
+    milliseconds: FiniteFloat | None = None
     "that the annotator took for the pair"
     votes: Votes | None = None
     "of all annotators of the pair, once they are added up"
@@ -110,13 +106,17 @@ def read(path: str | Path, record: type[Record], *, category: str | None = None)
     `category`: the field that holds the category, where it is not called so.
     Raises InputError with file and line for whatever is not such a record.
     """
+    if record is Pair:
+        from glm_jax.data import sources  # which is made of records
+
+        return list(sources.open_pairs(path, category=category))
     records = []
-    for number, line in enumerate(_lines(path), start=1):
-        text = line.removeprefix(codecs.BOM_UTF8).strip()
-        if not text:
-            continue
+    for number, raw in rows.rows(path):
         try:
-            records.append(_parse(text, record, number, category))
+            values = rows.parse(raw)
+            values["id"] = str(number if values.get("id") is None else values["id"])
+            name_field(values, "category", category)
+            records.append(parse(values, record))
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from None
     if not records:
@@ -124,29 +124,46 @@ def read(path: str | Path, record: type[Record], *, category: str | None = None)
     return records
 
 
+def parse(values: dict[str, Any], record: type[Record]) -> Record:
+    """The record of these values; ValueError names the first field that is wrong."""
+    try:
+        parsed = _adapter(record).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(_first(error)) from None
+    if not parsed.prompt:
+        raise ValueError("field 'prompt' is empty; expected at least one message")
+    if parsed.prompt[-1]["role"] == "assistant":
+        raise ValueError("field 'prompt' ends with an assistant message; that is the response")
+    return parsed
+
+
+def name_field(values: dict[str, Any], name: str, field: str | None) -> None:
+    """Takes `name` of a row from another of its fields, as text; nothing if none is given.
+
+    The field may also lie where annotation tools put those of the record.
+    """
+    if field is None:
+        return
+    inner = (values, *(values.get(part) for part in ("data", "metadata", "fields")))
+    found = next((part for part in inner if isinstance(part, Mapping) and field in part), None)
+    if found is None:
+        raise ValueError(f"field '{field}', which should hold the {name}, is missing")
+    values[name] = None if found[field] is None else str(found[field])
+
+
 def write(path: str | Path, records: Iterable[object]) -> None:
-    """Write records (or ready dictionaries), one a line; gzipped if the name ends in `.gz`.
+    """Write records (or ready dictionaries), one a line; compressed for `.gz` and `.zst`.
 
     The file appears whole or not at all, and the same records give the same bytes.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(to_dict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records)
-    data = "".join(lines).encode()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    writing.write_lines(path, map(to_dict, records))
 
 
 def to_dict(record: object) -> dict[str, Any]:
     """A record as a JSON object, without the fields that are None."""
     if isinstance(record, Mapping):
         return dict(record)
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in vars(record).items() if value is not None}
 
 
 def prompt_key(prompt: list[Message]) -> str:
@@ -157,41 +174,6 @@ def prompt_key(prompt: list[Message]) -> str:
 def draw(seed: int, key: str) -> int:
     """A uniform 64-bit number that depends on seed and key alone: chance without an order."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest())
-
-
-def _lines(path: str | Path) -> Iterator[bytes]:
-    try:
-        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
-            yield from file
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-
-
-def _parse(line: bytes, record: type, number: int, category: str | None) -> Any:
-    try:
-        values = from_json(line, allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"expected a JSON object, got {type(values).__name__}")
-    if record is Pair and values.get("margin") is not None:
-        raise ValueError("field 'margin': no loss here takes a margin; leave it out")
-    values["id"] = str(number if values.get("id") is None else values["id"])
-    if category is not None:
-        if category not in values:
-            raise ValueError(f"field '{category}', which should hold the category, is missing")
-        values["category"] = None if values[category] is None else str(values[category])
-    try:
-        parsed = _adapter(record).validate_python(values)
-    except ValidationError as error:
-        raise ValueError(_first(error)) from None
-    if not parsed.prompt:
-        raise ValueError("field 'prompt' is empty; expected at least one message")
-    if parsed.prompt[-1]["role"] == "assistant":
-        raise ValueError("field 'prompt' ends with an assistant message; that is the response")
-    return parsed
 
 
 @cache

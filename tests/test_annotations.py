@@ -6,7 +6,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from glm_jax import layers
-from glm_jax.data import filters
+from glm_jax.data import splits
 from glm_jax.train import losses
 
 
@@ -19,7 +19,7 @@ def test_a_wrong_shape_is_refused():
 
 def test_a_wrong_type_is_refused():
     with pytest.raises(TypeCheckError):
-        filters.hold_out([], "a tenth", 0)
+        splits.hold_out([], "a tenth", 0)
     assert layers.__loader__.__class__ is losses.__loader__.__class__
 
 

@@ -10,17 +10,100 @@ Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 def add(command: Command) -> None:
     """Adds the commands; `command(name, run, text)` makes the parser of one."""
-    filters = command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks")
-    _input_output(filters)
-    filters.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
-    filters.add_argument("--group", metavar="FIELD", help="count by this field, not `category`")
+    check = command("check", _check, "whether a file of pairs is right, and what it holds")
+    _input(check)
+    check.add_argument("--max-errors", type=int, metavar="N", help="list so many wrong rows")
 
-    balance = command("balance", _balance, "make longer and shorter equally often the better")
-    _input_output(balance)
-    balance.add_argument("--tokenizer", required=True, metavar="MODEL", help="what counts tokens")
-    balance.add_argument("--buckets", type=int, help="buckets of length difference in each group")
-    balance.add_argument("--seed", type=int, help="which pairs stay")
-    balance.add_argument("--group", metavar="FIELD", help="balance by this field, not `category`")
+    convert = command("convert", _convert, "the same pairs in a file of another kind or layout")
+    _input(convert)
+    convert.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet; with no suffix: for tensorflow-datasets",
+    )
+    convert.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
+
+    _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
+    _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
+    _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
+
+
+def _add_filter(found: argparse.ArgumentParser) -> None:
+    _input_output(found)
+    found.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="count by this field, not by category and language; repeatable",
+    )  # fmt: skip
+    found.add_argument(
+        "--max-characters", metavar="N", type=int, help="of prompt and longer response"
+    )
+    found.add_argument("--max-tokens", metavar="N", type=int, help="the same in tokens")
+    found.add_argument("--tokenizer", metavar="MODEL", help="what counts the tokens")
+    found.add_argument(
+        "--min-agreement", metavar="SHARE", type=float,
+        help="of an annotator with the majority of the others, 0.5 unless given; 0: any",
+    )  # fmt: skip
+    found.add_argument(
+        "--min-ms-per-char", metavar="MS", type=float, help="faster judgements are dropped"
+    )
+    found.add_argument(
+        "--cycles", choices=("drop", "minimal"),
+        help="drop all pairs that lie on one, or the fewest votes that break them",
+    )  # fmt: skip
+    found.add_argument(
+        "--max-pairs-per-prompt", metavar="N", type=int, help="drawn from them; all unless given"
+    )
+    found.add_argument(
+        "--near-duplicates", metavar="SHARE", type=float,
+        help="drop prompts that have this share of their pieces in common with an earlier one",
+    )  # fmt: skip
+    found.add_argument(
+        "--held-out", metavar="FILE", action="append",
+        help="drop pairs whose first user message stands in this file, too; repeatable",
+    )  # fmt: skip
+
+
+def _add_balance(found: argparse.ArgumentParser) -> None:
+    _input_output(found)
+    found.add_argument("--tokenizer", metavar="MODEL", help="what counts the tokens")
+    found.add_argument("--by", choices=("tokens", "characters"), help="tokens unless given")
+    buckets = found.add_mutually_exclusive_group()
+    buckets.add_argument(
+        "--buckets", metavar="N", type=int,
+        help="quantiles of the length differences in each group; 8 unless given",
+    )  # fmt: skip
+    buckets.add_argument(
+        "--edges",
+        metavar="N,N,...",
+        type=_numbers,
+        help="where each bucket begins, such as 0,10,50",
+    )
+    found.add_argument(
+        "--mode", choices=("drop", "weight"),
+        help="drop the surplus of a bucket's larger side, or give both sides equal weight",
+    )  # fmt: skip
+    found.add_argument("--seed", type=int, help="which pairs stay")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="balance within this field, not category and language; repeatable",
+    )  # fmt: skip
+
+
+def _add_split(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument("--train", required=True, metavar="FILE")
+    found.add_argument("--held-out", required=True, metavar="FILE")
+    found.add_argument("--share", type=float, help="of the prompts held out, 0.1 unless given")
+    found.add_argument("--seed", type=int, help="which prompts are held out")
+
+
+def _input(found: argparse.ArgumentParser) -> None:
+    found.add_argument("path", metavar="FILE", help="JSON lines, Parquet, or a folder")
+    found.add_argument("--layout", metavar="LAYOUT", help="recognised if not given")
+    found.add_argument("--category", metavar="FIELD", help="the field that holds the category")
+    found.add_argument("--language", metavar="FIELD", help="the field that holds the language")
 
     report = command("report", _report, "how large the pairs are, and how much of them is length")
     report.add_argument("pairs", metavar="FILE", help="JSON lines")
@@ -41,20 +124,42 @@ def add(command: Command) -> None:
 
 
 def _input_output(found: argparse.ArgumentParser) -> None:
-    found.add_argument("pairs", metavar="PAIRS", help="JSON lines")
+    _input(found)
     found.add_argument("--output", required=True, metavar="FILE", help="the pairs kept")
 
 
-def _filter(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
-    preferences.filter_file(**given(arguments))
+
+def _check(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
+
+    preference_files.check(**given(arguments))
+
+
+def _convert(arguments: Namespace) -> None:
+    from glm_jax.train import preference_files
+
+    preference_files.convert(**given(arguments))
+
+
+def _filter(arguments: Namespace) -> None:
+    from glm_jax.train import filtering
+
+    filtering.filter_file(**given(arguments))
 
 
 def _balance(arguments: Namespace) -> None:
-    from glm_jax.train import preferences
+    from glm_jax.train import balancing
 
-    preferences.balance_file(**given(arguments))
+    balancing.balance_file(**given(arguments))
+
+
+def _split(arguments: Namespace) -> None:
+    from glm_jax.train import filtering
+
+    filtering.split_file(**given(arguments))
 
 
 def _report(arguments: Namespace) -> None:

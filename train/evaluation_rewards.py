@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glm_jax.data import records
-from glm_jax.data.balance import length_only_accuracy, length_only_rule
 from glm_jax.data.batches import pair_arrays
+from glm_jax.data.length_rule import length_only_accuracy, length_only_rule
+from glm_jax.data.lengths import response_lengths
 from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.proving_ground.utility import utility
 from glm_jax.data.proving_ground.world import filler_variant
@@ -20,7 +21,7 @@ from glm_jax.data.records import Pair, Sample
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.batched import score_pairs, score_samples
-from glm_jax.train.preferences import groups_of, response_lengths
+from glm_jax.train.preferences import groups_of
 from glm_jax.train.statistics import accuracy, correlation, mean_interval
 
 GAPS = 4  # buckets of length difference in the report, by quantiles

@@ -20,9 +20,11 @@ class Bar:
         self._bars = bars
         self._task = bars.add_task(label, total=total, completed=done, figures="")
 
-    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+    def update(
+        self, done: int, metrics: Mapping[str, float] | None = None, total: int | None = None
+    ) -> None:
         shown = [f"{_SHOWN[k]} {v:.3f}" for k, v in (metrics or {}).items() if k in _SHOWN]
-        self._bars.update(self._task, completed=done, figures="  ".join(shown))
+        self._bars.update(self._task, completed=done, total=total, figures="  ".join(shown))
 
 
 @contextmanager

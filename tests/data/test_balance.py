@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 
-from glm_jax.data.balance import (
-    POOLED,
-    balance,
-    length_only_accuracy,
-    length_only_rule,
-    longer_is_better,
-)
+from glm_jax.data.balance import POOLED, balance
+from glm_jax.data.length_rule import length_only_accuracy, length_only_rule, longer_is_better
+from glm_jax.data.pair_table import Groups
+from glm_jax.data.records import draw
 from glm_jax.errors import InputError
 
 N = 1000
@@ -20,9 +17,18 @@ GROUPS = [str(group) for group in RNG.choice(["qa", "json", "play"], N, p=[0.6, 
 GROUPS[:2] = ["rare", "rare"]
 
 
-def balanced(order=slice(None), seed=0, buckets=8):
+def draws(ids, seed=0):
+    return np.array([draw(seed, one) for one in ids], np.uint64)
+
+
+def coded(groups):
+    names = list(dict.fromkeys(groups))
+    return Groups(names, np.array([names.index(group) for group in groups], np.int32))
+
+
+def balanced(order=slice(None), seed=0, **options):
     ids, groups = np.array(IDS)[order].tolist(), np.array(GROUPS)[order].tolist()
-    return balance(CHOSEN[order], REJECTED[order], ids, groups, seed=seed, buckets=buckets)
+    return balance(CHOSEN[order], REJECTED[order], draws(ids, seed), coded(groups), **options)
 
 
 def pooled_groups(result):
@@ -58,7 +64,7 @@ def test_rows_count_every_pair_once_and_leave_no_gap():
 def test_an_edge_belongs_to_the_bucket_above_it():
     """Gaps 1 1 2 2 in two buckets: [1, 2) and [2, 3)."""
     chosen, rejected = np.array([2, 1, 3, 1]), np.array([1, 2, 1, 3])
-    result = balance(chosen, rejected, list("abcd"), ["g"] * 4, seed=0, buckets=2)
+    result = balance(chosen, rejected, draws("abcd"), coded("gggg"), buckets=2)
     assert [(row["low"], row["high"], row["kept"]) for row in result.rows] == [(1, 2, 2), (2, 3, 2)]
 
 
@@ -102,8 +108,42 @@ def test_the_rule_is_fitted_by_group_and_ties_count_one_half():
 
 def test_nothing_and_duplicates():
     empty = np.array([], int)
-    assert len(balance(empty, empty, [], [], seed=0).kept) == 0
-    one_sided = balance(np.arange(9) + 2, np.ones(9, int), list("abcdefghi"), ["g"] * 9, seed=0)
+    assert len(balance(empty, empty, draws([]), coded([])).kept) == 0
+    one_sided = balance(np.arange(9) + 2, np.ones(9, int), draws("abcdefghi"), coded("g" * 9))
     assert len(one_sided.kept) == 0
-    with pytest.raises(InputError, match="2 pairs have the id 'a'"):
-        balance(np.ones(3), np.ones(3), ["a", "b", "a"], ["g"] * 3, seed=0)
+    with pytest.raises(InputError, match="the pairs number 1 and 3 have the same"):
+        balance(np.ones(3), np.ones(3), draws("aba"), coded("ggg"))
+
+
+def test_edges_are_closed_on_the_left():
+    """Gaps 1 9 10 49 50 90, first of the longer better, then of the shorter."""
+    gaps = np.array([1, 9, 10, 49, 50, 90])
+    chosen = np.concatenate([gaps + 100, np.full(6, 100)])
+    rejected = np.concatenate([np.full(6, 100), gaps + 100])
+    args = chosen, rejected, draws("abcdefghijkl"), coded("g" * 12)
+    for edges, bounds in {(0, 10, 50): [(0, 10), (10, 50), (50, 91)],
+                          (10, 50): [(1, 10), (10, 50), (50, 91)]}.items():  # fmt: skip
+        rows = balance(*args, edges=edges).rows
+        assert [(row["low"], row["high"]) for row in rows] == bounds
+        assert [row["longer_better"] for row in rows] == [2, 2, 2]
+    for wrong in ([], [5, 5], [-1, 3]):
+        with pytest.raises(InputError, match="edges"):
+            balance(*args, edges=wrong)
+
+
+def test_weights_make_both_sides_of_a_bucket_equal_and_keep_the_total():
+    given = np.where(RNG.random(N) < 0.5, np.nan, RNG.random(N)).astype(np.float32)
+    for weights in (None, given):
+        result = balanced(mode="weight", weights=weights)
+        before = np.ones(N) if weights is None else np.nan_to_num(weights.astype(float), nan=1.0)
+        found = np.zeros(N)
+        found[result.kept] = result.weights
+        names, difference = np.array(pooled_groups(result)), CHOSEN - REJECTED
+        for row in result.rows:
+            inside = (names == row["group"]) & (row["low"] <= abs(difference))
+            inside &= abs(difference) < row["high"]
+            assert found[inside].sum() == pytest.approx(before[inside].sum() if row["kept"] else 0)
+            longer, shorter = inside & (difference > 0), inside & (difference < 0)
+            assert found[longer].sum() == pytest.approx(found[shorter].sum(), rel=1e-12)
+            assert row["kept"] in (inside.sum(), 0)
+            assert (row["kept"] == 0) == (not longer.any() or not shorter.any()) or row["equal"]

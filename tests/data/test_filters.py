@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
-from glm_jax.data.filters import count, dropped_rows, filter_pairs, hold_out
+from glm_jax.data.filters import count_pairs, dropped_row, filter_pairs
 from glm_jax.data.records import Pair, Prompt, read, write
+from glm_jax.data.splits import hold_out
 
 
 def pair(chosen, rejected, *, prompt="q", **fields):
@@ -28,8 +30,10 @@ def test_overlap_without_a_cycle_stays():
     assert reasons([pair("a", "b"), pair("a", "c"), pair("b", "c"), pair("d", "c")]) == ["kept"] * 4
 
 
-def test_contradiction_is_a_cycle_of_two():
-    assert reasons([pair("a", "b"), pair("b", "a"), pair("b", "c")]) == ["cycle", "cycle", "kept"]
+def test_contradiction_is_a_cycle_of_two_where_votes_are_not_added_up():
+    pairs = [pair("a", "b"), pair("b", "a"), pair("b", "c")]
+    assert reasons(pairs, add_up=False) == ["cycle", "cycle", "kept"]
+    assert reasons(pairs) == ["tie", "added_up", "kept"]
 
 
 def test_a_longer_cycle_with_a_chord_goes_whole():
@@ -50,7 +54,7 @@ def test_a_tie_is_dropped_and_closes_no_cycle():
         "tie",
     ]
     cycle = [pair("a", "b"), pair("b", "c"), pair("c", "a")]
-    assert reasons([*cycle, pair("a", "c", tie=True)]) == ["cycle"] * 3 + ["tie"]
+    assert reasons([*cycle, pair("a", "c", tie=True)]) == ["cycle"] * 3 + ["added_up"]
 
 
 def test_empty_and_identical_responses():
@@ -64,7 +68,9 @@ def test_empty_and_identical_responses():
 
 def test_too_long_is_decided_on_the_lengths_handed_in():
     pairs = [pair("a", "b"), pair("c", "d")]
-    assert reasons(pairs, lengths=[8, 9], max_tokens=8) == ["kept", "too_long"]
+    assert reasons(pairs, lengths=np.array([8, 9]), max_length=8) == ["kept", "too_long"]
+    pairs = [pair("12", "123"), pair("1234", "1")]
+    assert reasons(pairs, max_length=4) == ["kept", "too_long"]
 
 
 def test_no_pairs():
@@ -78,13 +84,13 @@ def test_counts_and_rows(tmp_path):
         pair("a", "b", prompt="r"),
     ]
     kept, dropped = filter_pairs(pairs)
-    counts = count(kept, dropped)
+    counts = count_pairs(kept, dropped)
     assert {k: v for k, v in counts["all"].items() if v} == {"kept": 2, "tie": 1, "total": 3}
     assert {k: v for k, v in counts["json"].items() if v} == {"tie": 1, "total": 1}
     assert set(counts) == {"all", "qa", "json"}
-    write(tmp_path / "dropped.jsonl", dropped_rows(dropped))
+    write(tmp_path / "dropped.jsonl", [dropped_row(*one) for one in dropped])
     assert read(tmp_path / "dropped.jsonl", Pair) == [pairs[1]]
-    assert dropped_rows(dropped)[0]["reason"] == "tie"
+    assert dropped_row(*dropped[0])["reason"] == "tie"
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -1,0 +1,132 @@
+"""Whether a preference file is right, and what it holds; and its pairs in another file."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from glm_jax.data.layouts.layout import CARRIED
+from glm_jax.data.records import Pair
+from glm_jax.data.sources import PairFile, open_pairs, write_pairs
+from glm_jax.errors import InputError
+
+PART_BYTES = 32 * 2**20
+"Larger files are read in parts of this size, by as many processes as there are cores."
+
+OPTIONAL = tuple(name for name in CARRIED if name != "id")
+Told = Callable[[int, int], None]
+"is told how many parts are done, and of how many"
+
+
+@dataclass
+class Checked:
+    """What a file holds, and what is wrong with it."""
+
+    layout: str
+    rows: int = 0
+    pairs: int = 0
+    wrong: int = 0
+    "rows that make no pairs since something is wrong with them"
+    errors: list[str] = field(default_factory=list)
+    "the first of them: file, line, field"
+    fields: Counter[str] = field(default_factory=Counter)
+    "in how many pairs each optional field is"
+    groups: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
+    "pairs by category and language"
+
+
+def check(
+    path: str | Path,
+    layout: str = "auto",
+    max_errors: int = 20,
+    *,
+    category: str | None = None,
+    language: str | None = None,
+    told: Told = lambda done, total: None,
+) -> Checked:
+    """Reads the whole file, going on behind rows that are wrong; of those `max_errors` are told.
+
+    Large files of plain JSON lines are read by several processes: a script that calls this needs
+    `if __name__ == "__main__":`. Raises InputError if there is no layout to read it by.
+    """
+    file = open_pairs(path, layout, category=category, language=language)
+    parts, found = _parts(file), Checked(file.layout)
+    count = partial(_check_part, max_errors=max_errors)
+    processes = min(len(parts), len(os.sched_getaffinity(0)))
+    if processes < 2:
+        _add(found, map(count, parts), max_errors, told, len(parts))
+    else:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            _add(found, pool.map(count, parts), max_errors, told, len(parts))
+    return found
+
+
+def convert(
+    path: str | Path,
+    output: str | Path,
+    layout: str = "auto",
+    to: str = "glm-rlhf",
+    *,
+    category: str | None = None,
+    language: str | None = None,
+    told: Told = lambda done, total: None,
+) -> tuple[str, int]:
+    """Writes the pairs of a file to another, as `sources.write_pairs` does; layout and number.
+
+    Raises InputError at the first row that is wrong; nothing is then written.
+    """
+    file = open_pairs(path, layout, category=category, language=language)
+    parts = _parts(file)
+
+    def pairs() -> Iterator[Pair]:
+        empty = True
+        for done, part in enumerate(parts, start=1):
+            for pair in part:
+                empty = False
+                yield pair
+            told(done, len(parts))
+        if empty:
+            raise InputError(f"{path}: no pair in any of its rows")
+
+    return file.layout, write_pairs(output, pairs(), to)
+
+
+def _parts(file: PairFile) -> list[PairFile]:
+    return file.parts(-(-os.path.getsize(file.path) // PART_BYTES))
+
+
+def _check_part(part: PairFile, max_errors: int) -> Checked:
+    found = Checked(part.layout)
+    try:
+        for number, pairs in part.judged():
+            found.rows += 1
+            if isinstance(pairs, ValueError):
+                found.wrong += 1
+                if len(found.errors) < max_errors:
+                    found.errors.append(f"{part.path}:{number}: {pairs}")
+                continue
+            found.pairs += len(pairs)
+            for pair in pairs:
+                found.groups[pair.category, pair.language] += 1
+                found.fields.update(
+                    [name for name in OPTIONAL if getattr(pair, name) not in (None, False)]
+                )
+    except InputError as error:  # the rest cannot be read
+        found.wrong += 1
+        found.errors.append(str(error))
+    return found
+
+
+def _add(found: Checked, parts: Iterator[Checked], max_errors: int, told: Told, n: int) -> None:
+    for done, part in enumerate(parts, start=1):
+        found.rows += part.rows
+        found.pairs += part.pairs
+        found.wrong += part.wrong
+        found.errors = (found.errors + part.errors)[:max_errors]
+        found.fields.update(part.fields)
+        found.groups.update(part.groups)
+        told(done, n)

@@ -1,0 +1,159 @@
+"""Argilla exports: what `records.to_json`, `to_list` and `to_datasets` write, of 2 and before.
+
+Records have fields (a prompt and several responses) and questions. A question is about preference
+if its answers name fields (the best one, or all of them ranked), or if it rates a field whose name
+begins its own. Discarded answers and drafts are left out, and so are suggestions.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from glm_jax.data.layouts.annotation import QUESTIONS, judged, prompt
+from glm_jax.data.layouts.layout import Layout, Row, text
+from glm_jax.data.layouts.ranked import Response
+from glm_jax.data.records import Pair
+
+_TIES = {"tie", "equal", "both", "neither", "same"}
+
+
+class Answer(NamedTuple):
+    question: str
+    annotator: str
+    value: Any
+
+
+def recognises(row: Row) -> bool:
+    return _is_nested(row) or _is_flat(row) or _is_old(row)
+
+
+def pairs(row: Row) -> list[Pair]:
+    fields = row["fields"] if _is_nested(row) else row
+    answers = list(_answers(row))
+    judgements = [
+        (responses, {"annotator": annotator})
+        for annotator, responses in (*_preferences(fields, answers), *_ratings(fields, answers))
+    ]
+    if answers and not judgements:
+        asked = ", ".join(sorted({answer.question for answer in answers}))
+        raise ValueError(f"none of the questions {asked} has answers that name or rate fields")
+    return judged(_known(row), prompt(fields, "fields"), judgements)
+
+
+def _is_nested(row: Row) -> bool:
+    return isinstance(row.get("fields"), Mapping) and isinstance(row.get("responses"), Mapping)
+
+
+def _is_flat(row: Row) -> bool:
+    return any(name.endswith(".responses") for name in row)
+
+
+def _is_old(row: Row) -> bool:
+    return any(_are_old_answers(value) for value in row.values())
+
+
+def _are_old_answers(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, Mapping) and {"user_id", "value"} <= v.keys() for v in value)
+    )
+
+
+def _answers(row: Row) -> Iterator[Answer]:
+    """Every submitted answer to every question."""
+    if _is_nested(row):
+        asked: dict[str, Any] = dict(row["responses"])
+    elif _is_flat(row):
+        asked = {
+            name.removesuffix(".responses"): _joined(row, name)
+            for name in row
+            if name.endswith(".responses")
+        }
+    else:
+        asked = {name: value for name, value in row.items() if _are_old_answers(value)}
+    for question, answers in asked.items():
+        for answer in answers or []:
+            if answer.get("status") in (None, "submitted") and answer["value"] is not None:
+                yield Answer(question, str(answer["user_id"]), answer["value"])
+
+
+def _joined(row: Row, name: str) -> list[dict[str, Any]]:
+    """The answers to a question whose values, users and states lie in columns of their own."""
+    values = row[name] or []
+    users = row.get(f"{name}.users") or []
+    states = row.get(f"{name}.status") or [None] * len(values)
+    if not len(values) == len(users) == len(states):
+        raise ValueError(f"field '{name}': {len(values)} answers of {len(users)} users")
+    return [
+        {"value": value, "user_id": user, "status": status}
+        for value, user, status in zip(values, users, states, strict=True)
+    ]
+
+
+def _preferences(fields: Row, answers: list[Answer]) -> Iterator[tuple[str, list[Response]]]:
+    """Of each answer that names fields: who gave it, and the ranking."""
+    for answer in answers:
+        ranks = _ranks(fields, answer.value)
+        if ranks and all(isinstance(fields.get(name), str) for name in ranks):
+            yield answer.annotator, [Response(n, text(fields, n), r) for n, r in ranks.items()]
+
+
+def _ranks(fields: Row, value: Any) -> dict[str, float] | None:
+    """The rank of each field, of an answer to a question for a label or for a ranking."""
+    if isinstance(value, str):
+        shown = _responses(fields)
+        if value.lower() in _TIES:
+            return dict.fromkeys(shown, 0)
+        return {name: int(name != value) for name in shown} if value in shown else None
+    if isinstance(value, Mapping):  # as `datasets` holds a list of objects
+        names, ranks = value.get("value"), value.get("rank")
+        value = [
+            {"value": name, "rank": rank}
+            for name, rank in zip(names or [], ranks or [], strict=False)
+        ]
+    if not isinstance(value, list):
+        return None
+    if all(isinstance(entry, str) for entry in value):
+        return {name: rank for rank, name in enumerate(value)}
+    if all(isinstance(entry, Mapping) and {"value", "rank"} <= entry.keys() for entry in value):
+        return {entry["value"]: entry["rank"] for entry in value if entry["rank"] is not None}
+    return None
+
+
+def _responses(fields: Row) -> list[str]:
+    """The fields that are compared: texts with a number or letter at the end of a common name."""
+    texts = [
+        n for n, v in fields.items() if isinstance(v, str) and n not in (*QUESTIONS, "context")
+    ]
+    stems: dict[str, list[str]] = {}
+    for name in texts:
+        stems.setdefault(name.rstrip("0123456789").rstrip("_- ").lower(), []).append(name)
+    several = [names for stem, names in stems.items() if len(names) > 1]
+    lettered = [n for n in texts if n.lower() in ("chosen", "rejected", "response_a", "response_b")]
+    return max(several, key=len, default=lettered)
+
+
+def _ratings(fields: Row, answers: list[Answer]) -> Iterator[tuple[str, list[Response]]]:
+    """Of each annotator who rated fields: the ranking that the ratings make, 5 better than 1."""
+    rated: dict[str, dict[str, float]] = {}
+    for question, annotator, value in answers:
+        name = question.removesuffix("rating").rstrip("-_. ").replace("generations-", "generation-")
+        if name != question and isinstance(value, int | float):
+            found = next((n for n in (name, question[: -len("-rating")]) if n in fields), None)
+            if found:
+                rated.setdefault(annotator, {})[found] = -value
+    for annotator, ranks in rated.items():
+        yield annotator, [Response(n, text(fields, n), rank) for n, rank in ranks.items()]
+
+
+def _known(row: Row) -> dict[str, Any]:
+    """The record's id, and what its metadata say that a pair knows too."""
+    metadata = row.get("metadata")
+    said = {**(metadata if isinstance(metadata, Mapping) else {}), **row}
+    told = {
+        name: said[name] for name in ("category", "language") if isinstance(said.get(name), str)
+    }
+    return told | {"id": row["id"]}
+
+
+LAYOUT = Layout("argilla", recognises, pairs)

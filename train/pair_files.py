@@ -1,0 +1,107 @@
+"""What the commands share that read a file of pairs twice: into the table, and to write it."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from glm_jax.data.lengths import Text, token_lengths
+from glm_jax.data.pair_table import INTERNED, PairTable, cut, scan
+from glm_jax.data.rewriting import Edit, rewrite
+from glm_jax.data.sources import open_pairs
+from glm_jax.errors import InputError
+from glm_jax.text.tokenizer import Tokenizer
+from glm_jax.train.progress import console, progress
+
+
+class Source(NamedTuple):
+    """A file of pairs, its parts, and the fields to group by; None: those that it has."""
+
+    path: str
+    parts: list[Iterable[Any]]
+    by: list[str] | None
+
+
+def opened(
+    path: str,
+    group: Sequence[str] = (),
+    *,
+    layout: str = "auto",
+    category: str | None = None,
+    language: str | None = None,
+) -> Source:
+    """The file at `path`; `group`, `category` and `language` are fields of its rows.
+
+    A field to group by that pairs do not know is read as their category, or else as their
+    language, whichever is not named.
+    """
+    read_as = {"category": category, "language": language}
+    spare = [name for name, field in read_as.items() if field is None and name not in group]
+    by = []
+    for field in group:
+        known = next((name for name, other in read_as.items() if other == field), field)
+        if known not in INTERNED:
+            if not spare:
+                raise InputError(f"--group {field}: at most two fields that pairs do not know")
+            known = spare.pop(0)
+            read_as[known] = field
+        by.append(known)
+    return Source(path, cut(open_pairs(path, layout, **read_as)), by or None)
+
+
+def scanned(source: Source, seed: int = 0) -> PairTable:
+    with _bar(f"reading {source.path}", len(source.parts)) as done:
+        return scan(source.parts, seed=seed, done=done)
+
+
+def counted(
+    source: Source, table: PairTable, tokenizer: Tokenizer, texts: Sequence[Text]
+) -> dict[Text, np.ndarray]:
+    """Tokens of the texts, from beside the file if they were counted before."""
+    with _bar(f"counting tokens of {source.path}", len(table)) as done:
+        beside = Path(source.path)
+        return token_lengths(source.parts, table, tokenizer, texts, beside=beside, done=done)
+
+
+def written(
+    source: Source,
+    table: PairTable,
+    where: np.ndarray,
+    outputs: Sequence[str],
+    edit: Callable[[int, int], Edit] | None = None,
+) -> None:
+    """Writes the pairs as `rewriting.rewrite` does."""
+    with _bar(f"writing {outputs[0]}", len(source.parts)) as done:
+        rewrite(source.parts, table.sizes, where, [Path(output) for output in outputs], edit, done)
+
+
+def check_files(*files: str) -> None:
+    """Raises InputError if two of them are the same."""
+    paths = [os.path.realpath(file) for file in files]
+    for i, file in enumerate(files):
+        if paths[i] in paths[:i]:
+            raise InputError(f"{file}: what is read and what is written need a file each")
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the rows, all with the first one's fields."""
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if name == "group" else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    with progress(label, total, told=False) as bar:
+        yield bar.update
