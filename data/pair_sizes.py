@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from glm_jax.data.records import Pair, draw, prompt_key
+from glm_jax.data.pair_table import Groups, group_codes, scan
+from glm_jax.data.records import Pair, draw
 from glm_jax.text.tokenizer import Tokenizer
-
-FIELDS = ("category", "language")  # what pairs are grouped by where nothing else is asked for
-UNGROUPED = "(none)"
-SIDES = ("chosen", "rejected")
 
 
 class Sampled(NamedTuple):
@@ -26,10 +23,10 @@ class Sampled(NamedTuple):
 class PairSizes(NamedTuple):
     """Columns of N pairs, in tokens if a tokenizer counted them, else in characters."""
 
-    ids: list[str]
     categories: list[str | None]
     languages: list[str | None]
-    groups: list[str]
+    groups: list[str]  # as `pair_table.group_codes` names them
+    draws_N: np.ndarray  # uint64, `records.draw(seed, id)`
     prompts_N: np.ndarray  # uint64, equal for pairs of one prompt
     turns_N: np.ndarray  # messages of the user
     history_N: np.ndarray  # all messages before the last one
@@ -37,10 +34,23 @@ class PairSizes(NamedTuple):
     chosen_N: np.ndarray
     rejected_N: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.draws_N)
+
     def take(self, rows: np.ndarray) -> "PairSizes":
         return PairSizes(
             *(c[rows] if isinstance(c, np.ndarray) else [c[row] for row in rows] for c in self)
         )
+
+    def members(self) -> dict[str, np.ndarray]:
+        """The rows of "all", and of every group by name."""
+        names = np.array(self.groups, object)
+        rows = {name: np.flatnonzero(names == name) for name in sorted(set(self.groups))}
+        return {"all": np.arange(len(names)), **rows}
+
+    def group_codes(self) -> Groups:
+        names, codes_N = np.unique(np.array(self.groups, str), return_inverse=True)
+        return Groups(names.tolist(), codes_N.astype(np.int32))
 
 
 def sample(pairs: Iterable[Pair], size: int, seed: int = 0) -> Sampled:
@@ -64,46 +74,38 @@ def sample(pairs: Iterable[Pair], size: int, seed: int = 0) -> Sampled:
 
 
 def measure(
-    pairs: Sequence[Pair], tokenizer: Tokenizer | None = None, fields: Sequence[str] | None = None
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer | None = None,
+    by: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> PairSizes:
     """Sizes in tokens (a response with its end token, a message without its role's), or, without
-    a tokenizer, in characters. Groups are named by `fields`, as in `groups_of`.
+    a tokenizer, in characters. `by` names the fields to group by, as in `group_codes`.
     """
-    if tokenizer is None:
-        chosen, rejected = ([len(getattr(p, side)) for p in pairs] for side in SIDES)
-    else:
-        chosen, rejected = (
-            [len(ids) for ids in tokenizer.encode_responses([getattr(p, side) for p in pairs])]
-            for side in SIDES
-        )
+    known = scan([pairs], seed=seed)
+    groups = group_codes(known, by)
+    sides = [[getattr(pair, side) for pair in pairs] for side in ("chosen", "rejected")]
     messages = [[message["content"] for message in pair.prompt] for pair in pairs]
     flat = [text for texts in messages for text in texts]
-    sizes = map(len, flat if tokenizer is None else tokenizer.encode_batch(flat))
-    told = [[next(sizes) for _ in texts] for texts in messages]
+    if tokenizer is None:
+        chosen, rejected = (list(map(len, texts)) for texts in sides)
+        sizes = map(len, flat)
+    else:
+        chosen, rejected = (list(map(len, tokenizer.encode_responses(texts))) for texts in sides)
+        sizes = map(len, tokenizer.encode_batch(flat))
+    lengths = [[next(sizes) for _ in texts] for texts in messages]
     return PairSizes(
-        [pair.id for pair in pairs],
         [pair.category for pair in pairs],
         [pair.language for pair in pairs],
-        groups_of(pairs, fields),
-        np.array([draw(0, prompt_key(pair.prompt)) for pair in pairs], np.uint64),
+        [groups.names[code] for code in groups.codes],
+        known.draws,
+        known.prompts,
         np.array([sum(m["role"] == "user" for m in pair.prompt) for pair in pairs], int),
-        np.array([sum(lengths[:-1]) for lengths in told], int),
-        np.array([lengths[-1] for lengths in told], int),
+        np.array([sum(each[:-1]) for each in lengths], int),
+        np.array([each[-1] for each in lengths], int),
         np.array(chosen, int),
         np.array(rejected, int),
     )
-
-
-def groups_of(pairs: Sequence[Pair], fields: Sequence[str] | None = None) -> list[str]:
-    """The values of the fields, joined by "/"; without `fields`, of category and language as far
-    as any pair has them. A value that is missing is "(none)".
-    """
-    if fields is None:
-        fields = [field for field in FIELDS if any(getattr(p, field) is not None for p in pairs)]
-    if not fields:
-        return [UNGROUPED] * len(pairs)
-    values = [[getattr(pair, field) for field in fields] for pair in pairs]
-    return ["/".join(UNGROUPED if v is None else str(v) for v in row) for row in values]
 
 
 def table(sizes: PairSizes) -> dict[str, dict[str, Any]]:
@@ -111,8 +113,6 @@ def table(sizes: PairSizes) -> dict[str, dict[str, Any]]:
 
     `response` is the mean over both responses of each pair.
     """
-    names = np.array(sizes.groups, object)
-    rows = {name: np.flatnonzero(names == name) for name in sorted(set(sizes.groups))}
     return {
         name: {
             "comparisons": len(members),
@@ -124,5 +124,5 @@ def table(sizes: PairSizes) -> dict[str, dict[str, Any]]:
             "chosen": float(sizes.chosen_N[members].mean()),
             "rejected": float(sizes.rejected_N[members].mean()),
         }
-        for name, members in {"all": np.arange(len(names)), **rows}.items()
+        for name, members in sizes.members().items()
     }

@@ -26,6 +26,7 @@ def add(command: Command) -> None:
 
     _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
     _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
+    _add_report(command("report", _report, "how large pairs are, and how much of them is length"))
     _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
 
 
@@ -91,6 +92,17 @@ def _add_balance(found: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_report(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument("--tokenizer", metavar="MODEL", help="counts tokens; else characters")
+    found.add_argument("--output", metavar="FOLDER", help="by default FILE without suffix, -report")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="balance and report by this field, not by category and language; repeatable",
+    )  # fmt: skip
+    found.add_argument("--json", action="store_true", help="the numbers as one object on one line")
+
+
 def _add_split(found: argparse.ArgumentParser) -> None:
     _input(found)
     found.add_argument("--train", required=True, metavar="FILE")
@@ -104,23 +116,6 @@ def _input(found: argparse.ArgumentParser) -> None:
     found.add_argument("--layout", metavar="LAYOUT", help="recognised if not given")
     found.add_argument("--category", metavar="FIELD", help="the field that holds the category")
     found.add_argument("--language", metavar="FIELD", help="the field that holds the language")
-
-    report = command("report", _report, "how large the pairs are, and how much of them is length")
-    report.add_argument("pairs", metavar="FILE", help="JSON lines")
-    report.add_argument("--tokenizer", metavar="MODEL", help="counts tokens; else characters")
-    report.add_argument(
-        "--output",
-        metavar="FOLDER",
-        help="of report.html and report.json; FILE-report if not given",
-    )
-    report.add_argument("--category", metavar="FIELD", help="holds the category")
-    report.add_argument(
-        "--group",
-        metavar="FIELD",
-        action="append",
-        help="balance and report by category, language or annotator; may be repeated",
-    )
-    report.add_argument("--json", action="store_true", help="the numbers as one object on one line")
 
 
 def _input_output(found: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ Dims: N pairs, ties left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from json import dumps
 from pathlib import Path
@@ -17,21 +17,20 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.data import records
 from glm_jax.data.balance import balance
 from glm_jax.data.length_model import PairLengths, cross_validated
 from glm_jax.data.pair_sizes import PairSizes, measure, sample, table
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import report_page
+from glm_jax.train import pair_files, report_page
 from glm_jax.train.data_report_figures import figures
 from glm_jax.train.data_report_schema import DataReport
+from glm_jax.train.pair_files import Source
 from glm_jax.train.report_numbers import bare, count, percent, signed, span
 from glm_jax.train.statistics import accuracy, correlation
 
 SAMPLE = 100_000  # pairs that are measured; of a larger file, those with the smallest hashes
-GROUPS = ("category", "language", "annotator")  # fields of a pair that name its group
 GAPS = 8  # buckets of length difference over all groups, by quantiles
 
 
@@ -39,7 +38,7 @@ def data_report(
     pairs: Iterable[Pair],
     tokenizer: Tokenizer | None = None,
     *,
-    fields: Sequence[str] | None = None,
+    by: Sequence[str] | None = None,
     buckets: int = 8,
     seed: int = 0,
     size: int = SAMPLE,
@@ -49,16 +48,16 @@ def data_report(
 ) -> dict[str, Any]:
     """The numbers of docs/report.md, "Data", from one reading of the pairs.
 
-    Lengths are tokens, or characters without a tokenizer. `fields` name the groups that pairs are
-    balanced and reported by: category and language, as far as there are any, if not given.
+    Lengths are tokens, or characters without a tokenizer. `by` names the fields whose groups pairs
+    are balanced and reported by: category and language, as far as there are any, if not given.
     `file` and `model` are only told. Raises InputError where there are no pairs but ties.
     """
     found = sample(pairs, size, seed)
     if not found.pairs:
         raise InputError(f"{file or title}: no pairs to report on, {found.ties} are ties")
-    sizes = measure(found.pairs, tokenizer, fields)
+    sizes = measure(found.pairs, tokenizer, by, seed)
     balanced = balance(
-        sizes.chosen_N, sizes.rejected_N, sizes.ids, sizes.groups, seed=seed, buckets=buckets
+        sizes.chosen_N, sizes.rejected_N, sizes.draws_N, sizes.group_codes(), buckets=buckets
     )
     after = sizes.take(balanced.kept)
     before_bias, after_bias = bias(sizes), bias(after)
@@ -86,35 +85,34 @@ def data_report(
         "length_model": {
             when: accuracy(length_margins(part, seed))
             for when, part in (("before", sizes), ("after", after))
-            if part.ids
+            if len(part)
         },
     }
 
 
 def report_file(
-    pairs: str,
+    path: str,
     tokenizer: str | None = None,
     output: str | None = None,
-    category: str | None = None,
-    group: Sequence[str] | None = None,
+    group: Sequence[str] = (),
     json: bool = False,
+    layout: str = "auto",
+    category: str | None = None,
+    language: str | None = None,
 ) -> None:
     """What `glm-rlhf data report` does: writes the report of a file and prints its short table.
 
-    `category`: the field that holds the category; `group`: what to balance and report by.
+    `group`: the fields that name the group that pairs are balanced and reported in; `output`: the
+    folder, named after the file if not given.
     """
-    for field in group or ():
-        if field not in GROUPS:
-            raise InputError(f"--group {field}: pairs are grouped by {', '.join(GROUPS)}")
+    counting = Tokenizer.load(tokenizer) if tokenizer else None
+    source = pair_files.opened(path, group, layout=layout, category=category, language=language)
+    name = Path(path).name
     values = data_report(
-        records.read(pairs, Pair, category=category),
-        Tokenizer.load(tokenizer) if tokenizer else None,
-        fields=group,
-        title=f"Preference data: {Path(pairs).name}",
-        file=pairs,
+        _pairs(source), counting, by=source.by, title=f"Preference data: {name}", file=path,
         model=tokenizer,
-    )
-    folder = output or pairs.removesuffix(".gz").removesuffix(".jsonl") + "-report"
+    )  # fmt: skip
+    folder = output or Path(path).with_name(f"{name.partition('.')[0]}-report")
     written = write(folder, values)
     if json:
         print(dumps(report_page.read(folder), ensure_ascii=False))
@@ -123,16 +121,21 @@ def report_file(
         print(f"wrote {written} and report.json beside it")
 
 
+def _pairs(source: Source) -> Iterator[Pair]:
+    with pair_files.bar(f"reading {source.path}", len(source.parts)) as done:
+        for number, part in enumerate(source.parts, start=1):
+            yield from part
+            done(number)
+
+
 def bias(sizes: PairSizes) -> dict[str, dict[str, Any]]:
     """Of "all" and of every group: how often longer is better, and how preference and length
     correlate: -1 to 1, and 0 where length says nothing, whichever response is put first."""
-    if not sizes.ids:
+    if not len(sizes):
         return {}
-    names = np.array(sizes.groups, object)
-    parts = {name: np.flatnonzero(names == name) for name in sorted(set(sizes.groups))}
     return {
         name: _bias(sizes.chosen_N[rows], sizes.rejected_N[rows])
-        for name, rows in {"all": np.arange(len(names)), **parts}.items()
+        for name, rows in sizes.members().items()
     }
 
 

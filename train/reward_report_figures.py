@@ -134,7 +134,7 @@ def _training(rows: Rows) -> Iterable[Panel | None]:
         return Series(label=label, colour=colour, x=steps, y=[row.get(name) for row in rows])
 
     def end(sign: int) -> list[float | None]:
-        known = [(row.get("score"), row.get("score_std")) for row in rows]
+        known = [(row.get("score"), row.get("score_spread")) for row in rows]
         return [None if None in pair else pair[0] + sign * pair[1] for pair in known]
 
     level = replace(metric("score", "mean score", "score"), low=end(-1), high=end(1))

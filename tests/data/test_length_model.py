@@ -9,6 +9,8 @@ import pytest
 
 from glm_jax.data.balance import balance
 from glm_jax.data.length_model import PairLengths, cross_validated, fit
+from glm_jax.data.pair_table import Groups
+from glm_jax.data.records import draw
 
 REAL = Path(__file__).parents[3] / "shared/data/real_pairs_open_train.jsonl.gz"
 RNG = np.random.default_rng(0)
@@ -69,10 +71,16 @@ def test_on_real_pairs_balancing_takes_most_of_it_and_the_level_holds_the_rest()
     chosen, rejected = (np.array([len(r[side]) for r in rows]) for side in ("chosen", "rejected"))
     sets, languages = [r["set"] for r in rows], [r["lang"] for r in rows]
     prompts_N = np.unique([json.dumps(r["prompt"]) for r in rows], return_inverse=True)[1]
-    pairs, ids = PairLengths(chosen, rejected, sets, languages), [str(i) for i in range(len(rows))]
+    pairs = PairLengths(chosen, rejected, sets, languages)
+    draws = np.array([draw(0, str(i)) for i in range(len(rows))], np.uint64)
+
+    def balanced(groups):
+        names, codes = np.unique(groups, return_inverse=True)
+        return balance(chosen, rejected, draws, Groups(names.tolist(), codes.astype(np.int32))).kept
+
     assert 0.58 < right(pairs, prompts_N) < 0.62
 
-    kept = balance(chosen, rejected, ids, sets, seed=0).kept
+    kept = balanced(sets)
     assert right(pairs.take(kept), prompts_N[kept]) < 0.53
     # each set balanced in its shorter and its longer half, by the sum of both lengths
     halves = np.array(sets, object)
@@ -80,5 +88,5 @@ def test_on_real_pairs_balancing_takes_most_of_it_and_the_level_holds_the_rest()
         members = np.flatnonzero(halves == name)
         total = (chosen + rejected)[members]
         halves[members] = [f"{name}/{long}" for long in total > np.median(total)]
-    kept = balance(chosen, rejected, ids, list(halves), seed=0).kept
+    kept = balanced(halves.astype(str))
     assert right(pairs.take(kept), prompts_N[kept]) <= 0.52

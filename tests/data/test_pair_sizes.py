@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm_jax.data.pair_sizes import groups_of, measure, sample, table
+from glm_jax.data.pair_sizes import measure, sample, table
 from glm_jax.data.records import Pair
 from glm_jax.text.tokenizer import Tokenizer
 
@@ -33,8 +33,8 @@ def test_sizes_in_characters_are_those_counted_by_hand():
     assert sizes.prompt_N.tolist() == [5, 5, 5]
     assert sizes.chosen_N.tolist() == [9, 9, 9] and sizes.rejected_N.tolist() == [2, 14, 2]
     found = table(sizes)
-    assert list(found) == ["all", "chat/en", "qa/(none)"]
-    assert found["qa/(none)"] == {
+    assert list(found) == ["all", "chat/en", "qa"]
+    assert found["qa"] == {
         "comparisons": 2, "prompts": 1, "turns": 1, "history": 0, "prompt": 5,
         "response": (9 + 2 + 9 + 14) / 4, "chosen": 9, "rejected": 8,
     }  # fmt: skip
@@ -49,9 +49,9 @@ def test_tokens_are_those_of_the_tokenizer_a_response_with_its_end():
 
 
 def test_groups_are_the_fields_that_the_pairs_have():
-    assert groups_of(PAIRS[:2]) == ["qa", "qa"]
-    assert groups_of(PAIRS, ["language"]) == ["(none)", "(none)", "en"]
-    assert groups_of([pair(0)]) == ["(none)"]
+    assert measure(PAIRS[:2]).groups == ["qa", "qa"]
+    assert measure(PAIRS, by=["language"]).groups == ["(none)", "(none)", "en"]
+    assert measure([pair(0)]).groups == ["(none)"]
 
 
 def test_a_sample_depends_on_neither_order_nor_ties():

@@ -156,5 +156,3 @@ def test_extreme_files(tmp_path):
     ties = [Pair(id="1", prompt=one[0].prompt, chosen="a", rejected="b", tie=True)]
     with pytest.raises(InputError, match="no pairs to report on, 1 are ties"):
         data_report.data_report(ties)
-    with pytest.raises(InputError, match="--group colour: pairs are grouped by category"):
-        data_report.report_file("pairs.jsonl", group=["colour"])

@@ -47,7 +47,7 @@ def texts(made):
 def run(tmp_path):
     write(tmp_path, rows())
     steps = [
-        {"step": i, "loss": 0.7 - i / 100, "score": i / 10, "score_std": 1.0} for i in range(9)
+        {"step": i, "loss": 0.7 - i / 100, "score": i / 10, "score_spread": 1.0} for i in range(9)
     ]
     lines(tmp_path / "metrics.jsonl", steps)
     (tmp_path / "config.yaml").write_text("l2: 0.01\n")
