@@ -33,8 +33,8 @@ TEXT = 1200  # characters of each text of a mistake
 def reward_report(
     folder: str | Path, *, training: PairLengths | None = None, held_out: Iterable[Pair] = ()
 ) -> dict[str, Any]:
-    """The numbers of docs/report.md, "A reward model's run", from `scores.jsonl`, `metrics.jsonl`
-    and `config.yaml` in the folder.
+    """The numbers of docs/report.md, "A reward model's run", from `scores.jsonl`, `metrics.jsonl`,
+    `evaluations.jsonl` and `config.yaml` in the folder.
 
     The length-only baseline is fitted on the lengths of the `training` pairs; without them, in
     folds of the held-out ones. The texts of mistakes come from `held_out`, by id.
@@ -62,6 +62,7 @@ def reward_report(
         "calibration": calibration([pair.id for pair in pairs], found.margins_N),
         "scores": scores(pairs),
         "training": read_rows(folder / "metrics.jsonl"),
+        "evaluations": read_rows(folder / "evaluations.jsonl"),
         "mistakes": mistakes(pairs, held_out),
     }
 

@@ -20,7 +20,7 @@ def figures(report: RewardReport) -> dict[str, list[Panel]]:
         "accuracy": _some(_accuracies(report)),
         "calibration": _some([_calibration(report)]),
         "scores": _some(_scores(report)),
-        "training": _some(_training(report.training)),
+        "training": _some(_training(report)),
     }
 
 
@@ -127,17 +127,31 @@ def _pairs(by: Mapping) -> int:
     return by["chosen"].n
 
 
-def _training(rows: Rows) -> Iterable[Panel | None]:
-    steps = [row.get("step", i) for i, row in enumerate(rows)]
+def _training(report: RewardReport) -> Iterable[Panel | None]:
+    yield _level("Level of the scores, and their spread", report.training)
+    yield _level("The same on held-out pairs", report.evaluations)
+    losses = [
+        _metric(report.evaluations, "loss", "as they are", "score", hollow=True),
+        _metric(report.evaluations, "balanced_loss", "balanced"),
+    ]
+    yield curves("Ranking loss on held-out pairs", losses, x="step", marks=True)
+    for name in ("loss", "accuracy", "margin"):
+        series = _metric(report.training, name, name)
+        yield curves(f"{name.capitalize()} in training", [series], x="step")
 
-    def metric(name: str, label: str, colour: str = "ppo") -> Series:
-        return Series(label=label, colour=colour, x=steps, y=[row.get(name) for row in rows])
+
+def _level(title: str, rows: Rows) -> Panel | None:
+    """The mean score, and a standard deviation to either side."""
 
     def end(sign: int) -> list[float | None]:
         known = [(row.get("score"), row.get("score_spread")) for row in rows]
         return [None if None in pair else pair[0] + sign * pair[1] for pair in known]
 
-    level = replace(metric("score", "mean score", "score"), low=end(-1), high=end(1))
-    yield curves("Level of the scores, and their spread", [level], x="step")
-    for name, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("margin", "Margin")):
-        yield curves(title, [metric(name, name)], x="step")
+    mean = _metric(rows, "score", "mean score", "score")
+    return curves(title, [replace(mean, low=end(-1), high=end(1))], x="step")
+
+
+def _metric(rows: Rows, name: str, label: str, colour: str = "ppo", hollow: bool = False) -> Series:
+    steps = [row.get("step", i) for i, row in enumerate(rows)]
+    values = [row.get(name) for row in rows]
+    return Series(label=label, colour=colour, hollow=hollow, x=steps, y=values)

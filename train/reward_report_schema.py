@@ -82,4 +82,5 @@ class RewardReport(Block):
     calibration: Calibration
     scores: dict[Name, dict[Side, Scores]]
     training: Rows
+    evaluations: Rows
     mistakes: list[Mistake]

@@ -50,6 +50,8 @@ def run(tmp_path):
         {"step": i, "loss": 0.7 - i / 100, "score": i / 10, "score_spread": 1.0} for i in range(9)
     ]
     lines(tmp_path / "metrics.jsonl", steps)
+    found = {"balanced_loss": 0.6, "loss": 0.7, "score": 0.1, "score_spread": 0.4}
+    lines(tmp_path / "evaluations.jsonl", [{"step": step, **found} for step in (0, 5, 9)])
     (tmp_path / "config.yaml").write_text("l2: 0.01\n")
     return tmp_path
 
@@ -138,6 +140,8 @@ def test_page_is_whole_tells_why_accuracies_differ_and_runs_nothing(run):
     assert "://" not in text and "script" not in page.tags
     assert "<script>alert(1)</script>" in page.text and "7,8" in page.text
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)
+    for panel in ("Level of the scores", "The same on held-out pairs", "Ranking loss on held-out"):
+        assert panel in page.text
     assert "the labels carry the annotators' liking for length" in page.text
     assert "None" not in page.text and "nan" not in page.text
     ids = [value for name, value in page.attributes if name == "id"]
