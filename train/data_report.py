@@ -30,7 +30,7 @@ from glm_jax.train.pair_files import Source
 from glm_jax.train.report_numbers import bare, count, percent, signed, span
 from glm_jax.train.statistics import accuracy, correlation
 
-SAMPLE = 100_000  # pairs that are measured; of a larger file, those with the smallest hashes
+SAMPLE = 50_000  # pairs that are measured; of a larger file, those with the smallest hashes
 GAPS = 8  # buckets of length difference over all groups, by quantiles
 
 

@@ -204,9 +204,9 @@ def difference(report: RewardReport) -> str | None:
     plain, balanced = (found.accuracy for found in ours)
     return (
         f"The same model is right in {percent(plain)} of the pairs as they are and in"
-        f" {percent(balanced)} of the balanced ones, because the labels carry the annotators'"
-        " liking for length: as they are, a model is paid for sharing it; after balancing, length"
-        " is worth nothing. A model trained on balanced pairs may therefore score lower on the"
+        f" {percent(balanced)} of the balanced ones. The two differ as far as the labels carry the"
+        " annotators' liking for length: on pairs as they are a model is paid for sharing it, on"
+        " balanced ones the longer answer is no better a guess than the shorter. A model trained on balanced pairs may therefore score lower on the"
         " labels as they are and yet be the better one: choose by the balanced pairs."
     )
 

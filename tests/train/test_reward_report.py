@@ -142,7 +142,7 @@ def test_page_is_whole_tells_why_accuracies_differ_and_runs_nothing(run):
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)
     for panel in ("Level of the scores", "The same on held-out pairs", "Ranking loss on held-out"):
         assert panel in page.text
-    assert "the labels carry the annotators' liking for length" in page.text
+    assert "as far as the labels carry the annotators' liking for length" in page.text
     assert "None" not in page.text and "nan" not in page.text
     ids = [value for name, value in page.attributes if name == "id"]
     links = [value[1:] for name, value in page.attributes if name == "href" and value != "data:,"]
