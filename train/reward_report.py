@@ -206,8 +206,9 @@ def difference(report: RewardReport) -> str | None:
         f"The same model is right in {percent(plain)} of the pairs as they are and in"
         f" {percent(balanced)} of the balanced ones. The two differ as far as the labels carry the"
         " annotators' liking for length: on pairs as they are a model is paid for sharing it, on"
-        " balanced ones the longer answer is no better a guess than the shorter. A model trained on balanced pairs may therefore score lower on the"
-        " labels as they are and yet be the better one: choose by the balanced pairs."
+        " balanced ones the longer answer is no better a guess than the shorter. A model trained on"
+        " balanced pairs may therefore score lower on the labels as they are and yet be the better"
+        " one: choose by the balanced pairs."
     )
 
 
