@@ -26,7 +26,14 @@ def add(command: Command) -> None:
 
     _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
     _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
+    _add_report(command("report", _report, "how large pairs are, and how much of them is length"))
     _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
+    _add_prompts(
+        command("prompts", _prompts, "drop prompts that cannot be answered; even categories")
+    )
+    learn = command("learn-quality", _learn_quality, "train a classifier of prompts on labels")
+    learn.add_argument("labels", metavar="LABELS", help="JSON lines: prompts with their `quality`")
+    learn.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
 
 
 def _add_filter(found: argparse.ArgumentParser) -> None:
@@ -91,6 +98,17 @@ def _add_balance(found: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_report(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument("--tokenizer", metavar="MODEL", help="counts tokens; else characters")
+    found.add_argument("--output", metavar="FOLDER", help="by default FILE without suffix, -report")
+    found.add_argument(
+        "--group", metavar="FIELD", action="append",
+        help="balance and report by this field, not by category and language; repeatable",
+    )  # fmt: skip
+    found.add_argument("--json", action="store_true", help="the numbers as one object on one line")
+
+
 def _add_split(found: argparse.ArgumentParser) -> None:
     _input(found)
     found.add_argument("--train", required=True, metavar="FILE")
@@ -98,18 +116,15 @@ def _add_split(found: argparse.ArgumentParser) -> None:
     found.add_argument("--share", type=float, help="of the prompts held out, 0.1 unless given")
     found.add_argument("--seed", type=int, help="which prompts are held out")
 
-    prompts = command("prompts", _prompts, "drop prompts that cannot be answered; even categories")
-    prompts.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
-    prompts.add_argument("--output", required=True, metavar="FILE", help="the prompts kept")
-    prompts.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
-    prompts.add_argument("--quality", metavar="FOLDER", help="what `data learn-quality` wrote")
-    prompts.add_argument("--min-characters", type=int, help="letters and digits of a prompt; 2")
-    prompts.add_argument("--n", type=int, help="keep so many, of each category the same number")
-    prompts.add_argument("--seed", type=int, help="which prompts stay")
 
-    learn = command("learn-quality", _learn_quality, "train a classifier of prompts on labels")
-    learn.add_argument("labels", metavar="LABELS", help="JSON lines: prompts with their `quality`")
-    learn.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
+def _add_prompts(found: argparse.ArgumentParser) -> None:
+    found.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
+    found.add_argument("--output", required=True, metavar="FILE", help="the prompts kept")
+    found.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
+    found.add_argument("--quality", metavar="FOLDER", help="what `data learn-quality` wrote")
+    found.add_argument("--min-characters", type=int, help="letters and digits of a prompt; 2")
+    found.add_argument("--n", type=int, help="keep so many, of each category the same number")
+    found.add_argument("--seed", type=int, help="which prompts stay")
 
 
 def _input(found: argparse.ArgumentParser) -> None:
@@ -168,6 +183,12 @@ def _learn_quality(arguments: Namespace) -> None:
     from glm_jax.train import prompts
 
     prompts.learn_quality(**given(arguments))
+
+
+def _report(arguments: Namespace) -> None:
+    from glm_jax.train import data_report
+
+    data_report.report_file(**given(arguments))
 
 
 def given(arguments: Namespace) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def opened(
 
 
 def scanned(source: Source, seed: int = 0) -> PairTable:
-    with _bar(f"reading {source.path}", len(source.parts)) as done:
+    with bar(f"reading {source.path}", len(source.parts)) as done:
         return scan(source.parts, seed=seed, done=done)
 
 
@@ -63,7 +63,7 @@ def counted(
     source: Source, table: PairTable, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> dict[Text, np.ndarray]:
     """Tokens of the texts, from beside the file if they were counted before."""
-    with _bar(f"counting tokens of {source.path}", len(table)) as done:
+    with bar(f"counting tokens of {source.path}", len(table)) as done:
         beside = Path(source.path)
         return token_lengths(source.parts, table, tokenizer, texts, beside=beside, done=done)
 
@@ -76,7 +76,7 @@ def written(
     edit: Callable[[int, int], Edit] | None = None,
 ) -> None:
     """Writes the pairs as `rewriting.rewrite` does."""
-    with _bar(f"writing {outputs[0]}", len(source.parts)) as done:
+    with bar(f"writing {outputs[0]}", len(source.parts)) as done:
         rewrite(source.parts, table.sizes, where, [Path(output) for output in outputs], edit, done)
 
 
@@ -100,7 +100,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield lambda done: None
         return

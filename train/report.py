@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from markupsafe import Markup
-from pydantic import ValidationError
 from rich import box
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.errors import InputError
+from glm_jax.train import data_report, report_page, reward_report, scored_pairs
+from glm_jax.train.data_report_schema import DataReport
 from glm_jax.train.report_figures import COMPARISONS, MODELS, MODES, figures, label_sets
 from glm_jax.train.report_numbers import (
     THIN,
@@ -31,55 +26,39 @@ from glm_jax.train.report_numbers import (
     span,
 )
 from glm_jax.train.report_schema import Outcome, Report
+from glm_jax.train.reward_report_schema import RewardReport
 
 
 def write(folder: str | Path) -> Path:
     """Read `report.json` in `folder` and write `report.html` beside it; returns the page's path.
 
+    A reward model's run that has scores and no report yet gets both.
+    Which report it is stands in the file: of a pipeline's run, of a reward model, or of data.
     Raises InputError when the file is missing, is not JSON, or does not hold the keys of
     docs/report.md.
     """
-    source = Path(folder) / "report.json"
-    try:
-        values = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file; a run writes it when it is evaluated") from None
-    except OSError as error:
-        raise InputError(f"{source}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}:{error.lineno}: not JSON: {error.msg}") from None
-    text = page(parse(values, str(source)))
-    target = source.with_name("report.html")
-    unfinished = target.with_name(f".report.html.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, target)
-    return target
+    if not (Path(folder) / "report.json").exists() and (Path(folder) / scored_pairs.FILE).exists():
+        return reward_report.write(folder)
+    values, where = report_page.read(folder), str(Path(folder) / "report.json")
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind == "data":
+        text = data_report.page(report_page.parse(DataReport, values, where))
+    elif kind == "reward":
+        text = reward_report.page(report_page.parse(RewardReport, values, where))
+    else:
+        text = page(parse(values, where))
+    return report_page.put_page(folder, text)
 
 
 def parse(values: Any, where: str = "report.json") -> Report:
     """The numbers with their types; InputError names the first key that is not as documented."""
-    try:
-        return Report.model_validate(_printable(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"{where}: {key}: {first['msg']} (docs/report.md has the keys)") from None
+    return report_page.parse(Report, values, where)
 
 
 def page(report: Report) -> str:
-    """The HTML page: one file, nothing outside it, all text of the report escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    filters = (percent, points, span, number, signed, duration)
-    environment.filters |= {f.__name__: f for f in filters} | {"svg": Markup}
-    return environment.get_template("report_page.html.j2").render(
+    """The HTML page of a pipeline's run."""
+    return report_page.render(
+        "report_page.html.j2",
         report=report,
         figures=figures(report),
         summary=summary(report),
@@ -199,14 +178,3 @@ def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...] = ()) ->
     for head in numbers:
         table.add_column(head, justify="right", no_wrap=True)
     return table
-
-
-def _printable(value: Any) -> Any:
-    """Control characters and lone surrogates replaced: HTML and terminals must not see them."""
-    if isinstance(value, str):
-        return re.sub(
-            "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value
-        )
-    if isinstance(value, dict):
-        return {_printable(k): _printable(v) for k, v in value.items()}
-    return [_printable(v) for v in value] if isinstance(value, list | tuple) else value

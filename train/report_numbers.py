@@ -40,6 +40,10 @@ def duration(seconds: float | None) -> str:
     return " ".join(f"{n}{THIN}{unit}" for n, unit in parts if n) or f"{seconds:.1f}{THIN}s"
 
 
+def count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
 def bare(share: float | None) -> str:
     """A share in percent, without the sign of percent."""
     return "–" if share is None else f"{100 * share:.1f}"

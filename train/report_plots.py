@@ -104,6 +104,9 @@ def curves(
         kind = {"marker": "o", "markersize": 4, "markerfacecolor": fill} if marks else {}
         dash = (0, (4, 2)) if s.hollow else "-"
         axes.plot(xs, ys, color=COLOURS[s.colour], linewidth=1.7, linestyle=dash, **kind)
+        if len(s.low):
+            low, high = (_thin(s.finite(end)) for end in (s.low, s.high))
+            axes.fill_between(xs, low, high, color=COLOURS[s.colour], alpha=0.15, linewidth=0)
         known = ys[np.isfinite(ys)]
         told.append(
             f"{s.label} goes from {known[0]:.3g} to {known[-1]:.3g}"
@@ -193,7 +196,8 @@ def _thin(values: np.ndarray) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 18 else label[:17] + "…"
+    """Both ends: names of data sets begin alike and end apart."""
+    return label if len(label) <= 18 else f"{label[:9]}…{label[-8:]}"
 
 
 def _svg(figure: Figure, title: str, description: str) -> str:

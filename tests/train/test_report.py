@@ -16,7 +16,9 @@ from rich.console import Console
 
 from glm_jax.errors import InputError
 from glm_jax.train import report
+from glm_jax.train.data_report_schema import DataReport
 from glm_jax.train.report_schema import Report
+from glm_jax.train.reward_report_schema import RewardReport
 
 VOID = {"meta", "link"}  # elements without an end tag
 HOSTILE = "</pre></p><script>alert(1)</script>&amp;\"'\x00\ud800\x1b[2J"
@@ -175,8 +177,13 @@ def keys(kind: Any, path: str = "") -> set[str]:
     return keys(blocks[0], path) if blocks else {path.removeprefix(".")}
 
 
-def test_every_key_is_documented_and_every_documented_key_exists():
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [(Report, 0), (DataReport, 1), (RewardReport, 2)],
+)
+def test_every_key_is_documented_and_every_documented_key_exists(schema, part):
     text = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\| `([^`]+)` \|", text, flags=re.M)
+    parts = re.split(r"^## The report o.*$", text, flags=re.M)
+    documented = re.findall(r"^\| `([^`]+)` \|", parts[part], flags=re.M)
     assert len(set(documented)) == len(documented)
-    assert set(documented) == keys(Report)
+    assert set(documented) == keys(schema)

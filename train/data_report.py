@@ -1,0 +1,247 @@
+"""The report on preference data: how large it is, and how much of it is length.
+
+Dims: N pairs, ties left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from glm_jax.data.balance import balance
+from glm_jax.data.length_model import PairLengths, cross_validated
+from glm_jax.data.pair_sizes import PairSizes, measure, sample, table
+from glm_jax.data.records import Pair
+from glm_jax.errors import InputError
+from glm_jax.text.tokenizer import Tokenizer
+from glm_jax.train import pair_files, report_page
+from glm_jax.train.data_report_figures import figures
+from glm_jax.train.data_report_schema import DataReport
+from glm_jax.train.pair_files import Source
+from glm_jax.train.report_numbers import bare, count, percent, signed, span
+from glm_jax.train.statistics import accuracy, correlation
+
+SAMPLE = 50_000  # pairs that are measured; of a larger file, those with the smallest hashes
+GAPS = 8  # buckets of length difference over all groups, by quantiles
+
+
+def data_report(
+    pairs: Iterable[Pair],
+    tokenizer: Tokenizer | None = None,
+    *,
+    by: Sequence[str] | None = None,
+    buckets: int = 8,
+    seed: int = 0,
+    size: int = SAMPLE,
+    title: str = "Preference data",
+    file: str | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """The numbers of docs/report.md, "Data", from one reading of the pairs.
+
+    Lengths are tokens, or characters without a tokenizer. `by` names the fields whose groups pairs
+    are balanced and reported by: category and language, as far as there are any, if not given.
+    `file` and `model` are only told. Raises InputError where there are no pairs but ties.
+    """
+    found = sample(pairs, size, seed)
+    if not found.pairs:
+        raise InputError(f"{file or title}: no pairs to report on, {found.ties} are ties")
+    sizes = measure(found.pairs, tokenizer, by, seed)
+    balanced = balance(
+        sizes.chosen_N, sizes.rejected_N, sizes.draws_N, sizes.group_codes(), buckets=buckets
+    )
+    after = sizes.take(balanced.kept)
+    before_bias, after_bias = bias(sizes), bias(after)
+    return {
+        "kind": "data",
+        "title": title,
+        "source": {
+            "file": file,
+            "unit": "characters" if tokenizer is None else "tokens",
+            "tokenizer": model,
+            "comparisons": found.comparisons,
+            "ties": found.ties,
+            "read": len(found.pairs),
+            "seed": seed,
+        },
+        "sizes": table(sizes),
+        "bias": {"before": before_bias, "after": after_bias},
+        "gaps": gaps(sizes, after),
+        "balance": {
+            "rows": balanced.rows,
+            "longer_better_before": before_bias["all"]["share"],
+            "longer_better_after": after_bias["all"]["share"] if after_bias else None,
+        },
+        "pooled": balanced.pooled,
+        "length_model": {
+            when: accuracy(length_margins(part, seed))
+            for when, part in (("before", sizes), ("after", after))
+            if len(part)
+        },
+    }
+
+
+def report_file(
+    path: str,
+    tokenizer: str | None = None,
+    output: str | None = None,
+    group: Sequence[str] = (),
+    json: bool = False,
+    layout: str = "auto",
+    category: str | None = None,
+    language: str | None = None,
+) -> None:
+    """What `glm-rlhf data report` does: writes the report of a file and prints its short table.
+
+    `group`: the fields that name the group that pairs are balanced and reported in; `output`: the
+    folder, named after the file if not given.
+    """
+    counting = Tokenizer.load(tokenizer) if tokenizer else None
+    source = pair_files.opened(path, group, layout=layout, category=category, language=language)
+    name = Path(path).name
+    values = data_report(
+        _pairs(source), counting, by=source.by, title=f"Preference data: {name}", file=path,
+        model=tokenizer,
+    )  # fmt: skip
+    folder = output or Path(path).with_name(f"{name.partition('.')[0]}-report")
+    written = write(folder, values)
+    if json:
+        print(dumps(report_page.read(folder), ensure_ascii=False))
+    else:
+        Console().print(told(values))
+        print(f"wrote {written} and report.json beside it")
+
+
+def _pairs(source: Source) -> Iterator[Pair]:
+    with pair_files.bar(f"reading {source.path}", len(source.parts)) as done:
+        for number, part in enumerate(source.parts, start=1):
+            yield from part
+            done(number)
+
+
+def bias(sizes: PairSizes) -> dict[str, dict[str, Any]]:
+    """Of "all" and of every group: how often longer is better, and how preference and length
+    correlate: -1 to 1, and 0 where length says nothing, whichever response is put first."""
+    if not len(sizes):
+        return {}
+    return {
+        name: _bias(sizes.chosen_N[rows], sizes.rejected_N[rows])
+        for name, rows in sizes.members().items()
+    }
+
+
+def gaps(before: PairSizes, after: PairSizes) -> list[dict[str, Any]]:
+    """How often longer is better by |difference of length|, in the buckets of the pairs before."""
+    difference_N = before.chosen_N - before.rejected_N
+    left_N = after.chosen_N - after.rejected_N
+    gap_N = np.abs(difference_N[difference_N != 0])
+    if not len(gap_N):
+        return []
+    inner = np.quantile(gap_N, np.arange(1, GAPS) / GAPS, method="higher")
+    edges = np.unique([gap_N.min(), *inner, gap_N.max() + 1]).astype(int).tolist()
+    return [
+        {"low": low, "high": high}
+        | {
+            when: _longer(part_N[(np.abs(part_N) >= low) & (np.abs(part_N) < high)])
+            for when, part_N in (("before", difference_N), ("after", left_N))
+        }
+        for low, high in pairwise(edges)
+    ]
+
+
+def length_margins(sizes: PairSizes, seed: int = 0) -> np.ndarray:
+    """Float [N]: above 0 where trees that see length, category and language alone are right of a
+    pair that they were not fitted on."""
+    lengths = PairLengths(sizes.chosen_N, sizes.rejected_N, sizes.categories, sizes.languages)
+    return cross_validated(lengths, sizes.prompts_N, seed=seed) - 0.5
+
+
+def write(folder: str | Path, values: dict[str, Any]) -> Path:
+    """Writes report.json and report.html into the folder; returns the page's path."""
+    report = report_page.parse(DataReport, values)
+    return report_page.put(folder, report, page(report))
+
+
+def page(report: DataReport) -> str:
+    """The HTML page of data."""
+    drawn, told = figures(report), summary(report)
+    return report_page.render("data_report.html.j2", report=report, figures=drawn, summary=told)
+
+
+def summary(report: DataReport) -> list[str]:
+    """What the numbers say, in sentences."""
+    before, after = (report.bias.get(when, {}).get("all") for when in ("before", "after"))
+    said = [f"{count(report.source.comparisons)} comparisons."]
+    if before and before.share is not None:
+        said.append(
+            f"The longer response is the better one in {percent(before.share)} of the pairs"
+            f" (95 % interval {span(*before.ci95, plus=False)})"
+            + (f", after balancing in {percent(after.share)}." if after else ".")
+        )
+    if model := report.length_model.get("before"):
+        told = f"Trees that see length alone are right in {percent(model.accuracy)}"
+        left = report.length_model.get("after")
+        said.append(told + (f", after it in {percent(left.accuracy)}." if left else "."))
+    return said
+
+
+def told(values: dict[str, Any]) -> Group:
+    """The short table for the terminal."""
+    report = report_page.parse(DataReport, values)
+    rows = Table(
+        title=f"Means in {report.source.unit}", title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    rows.add_column("", overflow="fold")
+    for head in ("pairs", "turns", "history", "prompt", "response", "longer better, %"):
+        rows.add_column(head, justify="right", no_wrap=True)
+    for name, s in report.sizes.items():
+        b = report.bias["before"][name]
+        rows.add_row(
+            Text(name), count(s.comparisons), f"{s.turns:.1f}", f"{s.history:.1f}",
+            f"{s.prompt:.1f}", f"{s.response:.1f}",
+            f"{bare(b.share)} [{span(*b.ci95, plus=False)}]",
+        )  # fmt: skip
+    lines = []
+    for when, model in report.length_model.items():
+        b = report.bias[when]["all"]
+        lines.append(
+            f"{when} balancing, {count(model.n)} pairs: longer is better in {percent(b.share)},"
+            f" length alone is right in {percent(model.accuracy)}"
+            f" [{span(*model.ci95, plus=False)}], correlation {signed(b.length_correlation)}"
+        )
+    if report.source.read < report.source.comparisons - report.source.ties:
+        lines.append(f"measured on {count(report.source.read)} pairs drawn by hash")
+    if report.pooled:
+        lines.append("pooled, being small: " + ", ".join(report.pooled))
+    return Group(rows, *map(Text, lines))
+
+
+def _bias(chosen_N: np.ndarray, rejected_N: np.ndarray) -> dict[str, Any]:
+    difference_N = chosen_N - rejected_N
+    one_N = np.ones(len(difference_N))
+    ratio_N = np.log((chosen_N + 1) / (rejected_N + 1))
+    return {
+        **_longer(difference_N),
+        "equal": int(np.sum(difference_N == 0)),
+        "length_correlation": correlation(one_N, difference_N),
+        "log_length_correlation": correlation(one_N, ratio_N),
+    }
+
+
+def _longer(difference_N: np.ndarray) -> dict[str, Any]:
+    """Of the differences that are not 0."""
+    unequal_N = difference_N[difference_N != 0]
+    if not len(unequal_N):
+        return {"share": None, "n": 0}
+    found = accuracy(unequal_N)
+    return {"share": found["accuracy"], "ci95": found["ci95"], "n": found["n"]}

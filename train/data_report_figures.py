@@ -1,0 +1,45 @@
+"""Which figures the report on preference data has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from glm_jax.train.data_report_schema import DataReport, Longer
+from glm_jax.train.report_plots import Panel, Series, intervals
+
+WHEN = {"before": ("as it is", "score"), "after": ("after balancing", "ppo")}
+
+
+def figures(report: DataReport) -> dict[str, list[Panel]]:
+    """Panels by section; a section without numbers is an empty list."""
+    groups = list(report.sizes)
+    by_group = {when: [found.get(group) for group in groups] for when, found in report.bias.items()}
+    by_gap = {when: [getattr(gap, when) for gap in report.gaps] for when in WHEN}
+    names = [f"{gap.low:,} to {gap.high - 1:,}" for gap in report.gaps]
+    unit = report.source.unit
+    panels = [
+        _shares("Longer is better, by group", groups, by_group),
+        _shares(f"By difference in {unit}", names, by_gap),
+    ]
+    return {"bias": [panel for panel in panels if panel]}
+
+
+def _shares(
+    title: str, names: Sequence[str], found: Mapping[str, Sequence[Longer | None]]
+) -> Panel | None:
+    def points(share: float | None) -> float | None:
+        return None if share is None else 100 * share
+
+    series = [
+        Series(
+            label=WHEN[when][0],
+            colour=WHEN[when][1],
+            hollow=when == "before",
+            x=[points(row and row.share) for row in rows],
+            y=[0] * len(rows),
+            low=[points(row and row.ci95[0]) for row in rows],
+            high=[points(row and row.ci95[1]) for row in rows],
+        )
+        for when, rows in found.items()
+    ]
+    return intervals(title, names, series, x="% of pairs of unequal length", zero=50)
