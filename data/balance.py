@@ -3,7 +3,9 @@
 Stated in arXiv 2404.00934, section 2: pairs go into buckets by the difference of their responses'
 lengths, and within every bucket "the better one is longer" is made as frequent as "the better one
 is shorter". Ours: lengths are tokens (or characters), buckets are quantiles of the absolute
-difference (or given edges), and the surplus is dropped, or weighs less.
+difference (or given edges), the surplus is dropped, or weighs less, and a bucket's longer and
+shorter pairs are balanced apart: where longer is better among short responses and worse among
+long ones, a model that sees both lengths would still find it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ Mode: TypeAlias = Literal["drop", "weight"]
 
 SMALL_GROUP = 50  # below this many pairs, groups share their buckets
 POOLED = "(pooled)"
+LEVELS = 2
 
 
 class Balanced(NamedTuple):
@@ -37,6 +40,7 @@ def balance(
     *,
     buckets: int = 8,
     edges: Sequence[int] | None = None,
+    levels: int = LEVELS,
     mode: Mode = "drop",
     weights: np.ndarray | None = None,
 ) -> Balanced:
@@ -47,13 +51,15 @@ def balance(
     (uint64 [N], `records.draw(seed, id)`), so neither the order of the pairs nor who else works
     on them matters. Groups of fewer than 50 pairs are pooled.
 
+    A bucket's pairs are made even in `levels` parts, by quantiles of both lengths together.
+
     `buckets` quantiles of the non-zero differences; or `edges`, each of which begins a bucket
     (what lies below the first is one too). `mode` "weight": all pairs stay, and both sides of a
-    bucket get one half of its weight (of `weights` [N], by default 1 each); where a side is
-    missing there is nothing to weigh against, and the bucket is dropped as in "drop".
+    part get one half of its weight (of `weights` [N], by default 1 each); where a side is
+    missing there is nothing to weigh against, and that part is dropped as in "drop".
     Raises InputError if two draws are equal: then two pairs have the same id.
     """
-    check_buckets(buckets, edges)
+    check_buckets(buckets, edges, levels)
     _check_unique(draws)
     difference = chosen_lengths.astype(np.int64) - rejected_lengths
     share = (
@@ -74,30 +80,50 @@ def balance(
         bucket = np.searchsorted(bounds, gap, side="right") - 1
         for at, (low, high) in enumerate(pairwise(bounds)):
             inside = members[bucket == at]
-            longer, shorter = inside[difference[inside] > 0], inside[difference[inside] < 0]
-            sides = (longer, shorter)
-            totals = [share[side].sum() for side in sides]
-            if mode == "weight" and min(totals) > 0:
-                for side, total in zip(sides, totals, strict=True):
-                    share[side] *= sum(totals) / (2 * total)
-                    stays[side] = True
-                kept = len(inside)
-            elif mode == "weight":
-                kept = 0
-            else:
-                quota = min(map(len, sides))
-                for side in sides:
-                    stays[side[np.argsort(draws[side])[:quota]]] = True
-                kept = 2 * quota
-            rows.append(_row(name, low, high, 0, len(longer), len(shorter), kept))
+            kept = 0
+            for cell in _levels(inside, chosen_lengths.astype(np.int64) + rejected_lengths, levels):
+                sides = cell[difference[cell] > 0], cell[difference[cell] < 0]
+                kept += _evened(sides, draws, share, stays, mode)
+            longer = int(np.sum(difference[inside] > 0))
+            rows.append(_row(name, low, high, 0, longer, len(inside) - longer, kept))
     kept = np.flatnonzero(stays)
     return Balanced(kept, rows, pooled, share[kept] if mode == "weight" else None)
 
 
-def check_buckets(buckets: int, edges: Sequence[int] | None) -> None:
+def _levels(members: np.ndarray, sizes: np.ndarray, levels: int) -> list[np.ndarray]:
+    """The members in so many parts, from those of the smallest size to those of the largest."""
+    if len(members) == 0:
+        return []
+    size = sizes[members]
+    inner = np.quantile(size, np.arange(1, levels) / levels, method="higher")
+    level = np.searchsorted(np.unique(inner), size, side="right")
+    return [members[level == at] for at in range(levels)]
+
+
+def _evened(
+    sides: tuple[np.ndarray, np.ndarray], draws: np.ndarray, share: np.ndarray,
+    stays: np.ndarray, mode: Mode,
+) -> int:  # fmt: skip
+    """Marks in `stays` those of two sides that stay, as many (or of as much `share`) of each."""
+    if mode == "drop":
+        quota = min(map(len, sides))
+        for side in sides:
+            stays[side[np.argsort(draws[side])[:quota]]] = True
+        return 2 * quota
+    totals = [share[side].sum() for side in sides]
+    if min(totals) == 0:
+        return 0
+    for side, total in zip(sides, totals, strict=True):
+        share[side] *= sum(totals) / (2 * total)
+        stays[side] = True
+    return sum(map(len, sides))
+
+
+def check_buckets(buckets: int, edges: Sequence[int] | None, levels: int = LEVELS) -> None:
     """Raises InputError for settings that make no buckets."""
-    if buckets < 1:
-        raise InputError(f"buckets must be at least 1, got {buckets}")
+    for name, number in (("buckets", buckets), ("levels", levels)):
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, got {number}")
     if edges is not None and (
         not edges or min(edges) < 0 or any(a >= b for a, b in pairwise(edges))
     ):

@@ -3,13 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from glm_jax.data.layouts.layout import CARRIED
+from glm_jax.data.parallel import in_order
 from glm_jax.data.records import Pair
 from glm_jax.data.sources import PairFile, open_pairs, write_pairs
 from glm_jax.errors import InputError
@@ -50,18 +48,13 @@ def check(
 ) -> Checked:
     """Reads the whole file, going on behind rows that are wrong; of those `max_errors` are told.
 
-    Large files of plain JSON lines are read by several processes: a script that calls this needs
-    `if __name__ == "__main__":`. Raises InputError if there is no layout to read it by.
+    Large files of plain JSON lines are read by several processes. Raises InputError if there is
+    no layout to read it by.
     """
     file = open_pairs(path, layout, category=category, language=language)
     parts, found = _parts(file), Checked(file.layout)
-    count = partial(_check_part, max_errors=max_errors)
-    processes = min(len(parts), len(os.sched_getaffinity(0)))
-    if processes < 2:
-        _add(found, map(count, parts), max_errors, told, len(parts))
-    else:
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            _add(found, pool.map(count, parts), max_errors, told, len(parts))
+    checked = in_order(_check_part, [(part, max_errors) for part in parts])
+    _add(found, checked, max_errors, told, len(parts))
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from glm_jax.data.balance import Mode, balance, check_buckets, weighed_row
+from glm_jax.data.balance import LEVELS, Mode, balance, check_buckets, weighed_row
 from glm_jax.data.length_rule import longer_is_better
 from glm_jax.data.pair_table import TIE, group_codes
 from glm_jax.data.rewriting import NOWHERE, Edit
@@ -22,6 +22,7 @@ def balance_file(
     by: Literal["tokens", "characters"] = "tokens",
     buckets: int = 8,
     edges: Sequence[int] | None = None,
+    levels: int = LEVELS,
     mode: Mode = "drop",
     seed: int = 0,
     group: Sequence[str] = (),
@@ -37,7 +38,7 @@ def balance_file(
     """
     if by == "tokens" and tokenizer is None:
         raise InputError("lengths are tokens: give --tokenizer MODEL, or --by characters")
-    check_buckets(buckets, edges)
+    check_buckets(buckets, edges, levels)
     pair_files.check_files(path, output)
     counting = Tokenizer.load(tokenizer) if by == "tokens" else None
     source = pair_files.opened(path, group, layout=layout, category=category, language=language)
@@ -54,7 +55,8 @@ def balance_file(
         ).values()
     balanced = balance(
         chosen, rejected, table.draws, group_codes(table, source.by),
-        buckets=buckets, edges=edges, mode=mode, weights=table.weight if mode == "weight" else None,
+        buckets=buckets, edges=edges, levels=levels, mode=mode,
+        weights=table.weight if mode == "weight" else None,
     )  # fmt: skip
     kept = balanced.kept
     if not len(kept):
@@ -67,7 +69,7 @@ def balance_file(
         small = ", ".join(f"{name} ({n})" for name, n in balanced.pooled.items())
         print("pooled, being small:", small)
     if mode == "weight" and len(kept) < len(table):
-        print(f"{len(table) - len(kept)} pairs of buckets with one side only were dropped")
+        print(f"{len(table) - len(kept)} pairs were dropped that have nothing to weigh against")
     before = longer_is_better(chosen, rejected)
     after = longer_is_better(chosen[kept], rejected[kept], balanced.weights)
     print(f"the longer response was better in {before:.1%} of pairs, now in {after:.1%}")

@@ -88,6 +88,10 @@ def _add_balance(found: argparse.ArgumentParser) -> None:
         help="where each bucket begins, such as 0,10,50",
     )
     found.add_argument(
+        "--levels", metavar="N", type=int,
+        help="parts of a bucket, by both lengths together, that are balanced apart; 2 unless given",
+    )  # fmt: skip
+    found.add_argument(
         "--mode", choices=("drop", "weight"),
         help="drop the surplus of a bucket's larger side, or give both sides equal weight",
     )  # fmt: skip

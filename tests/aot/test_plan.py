@@ -92,7 +92,7 @@ def test_what_a_search_finds_fits_by_the_compiler():
 
 def test_the_layerwise_update_saves_the_gradients_of_both_models():
     """Of one micro-batch an update; in float32 they would be as large as the weights."""
-    one = ["ppo.minibatches=8", "ppo.update_rows=null"]
+    one = ["ppo.minibatches=16", "ppo.update_rows=null"]
     one += [f"ppo.{model}.max_grad_norm=null" for model in ("actor", "critic")]
     ordinary, fused = (
         plan(load(PPOConfig, SIX, [*one, f"ppo.layerwise={on}"]), SHIPPED[SIX])["bytes"]

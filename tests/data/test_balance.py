@@ -35,9 +35,9 @@ def pooled_groups(result):
     return [POOLED if group in result.pooled else group for group in GROUPS]
 
 
-@pytest.mark.parametrize("buckets", [1, 8, 50])
-def test_every_bucket_of_every_group_is_even(buckets):
-    result = balanced(buckets=buckets)
+@pytest.mark.parametrize("buckets, levels", [(1, 1), (8, 1), (50, 1), (8, 2), (8, 3)])
+def test_every_bucket_of_every_group_is_even(buckets, levels):
+    result = balanced(buckets=buckets, levels=levels)
     names = np.array(pooled_groups(result))[result.kept]
     difference = (CHOSEN - REJECTED)[result.kept]
     assert {row["group"] for row in result.rows} == {"qa", "json", POOLED}
@@ -46,8 +46,25 @@ def test_every_bucket_of_every_group_is_even(buckets):
         inside &= abs(difference) < row["high"]
         assert inside.sum() == row["kept"]
         assert (difference[inside] > 0).sum() == (difference[inside] < 0).sum()
+        most = 2 * min(row["longer_better"], row["shorter_better"])
         if not row["equal"]:
-            assert row["kept"] == 2 * min(row["longer_better"], row["shorter_better"])
+            assert row["kept"] == most if levels == 1 else row["kept"] <= most
+    most = len(balanced(buckets=buckets, levels=1).kept)
+    assert 0.85 * most < len(result.kept) <= most
+
+
+def test_short_and_long_pairs_of_a_bucket_are_even_apart():
+    """One bucket; longer is better among short responses and worse among long ones."""
+    short = np.concatenate([np.full(30, 20), np.full(10, 10)]), 30
+    long = np.concatenate([np.full(10, 210), np.full(30, 200)]), 410
+    chosen = np.concatenate([short[0], long[0]])
+    rejected = np.concatenate([short[1] - short[0], long[1] - long[0]])
+    args = chosen, rejected, draws(map(str, range(80))), coded("g" * 80)
+    assert len(balance(*args, buckets=1, levels=1).kept) == 80  # 40 and 40: even as it is
+    kept = balance(*args, buckets=1).kept
+    for inside in (kept < 40, kept >= 40):
+        rows = kept[inside]
+        assert len(rows) == 20 and (chosen[rows] > rejected[rows]).sum() == 10
 
 
 def test_rows_count_every_pair_once_and_leave_no_gap():
@@ -64,7 +81,7 @@ def test_rows_count_every_pair_once_and_leave_no_gap():
 def test_an_edge_belongs_to_the_bucket_above_it():
     """Gaps 1 1 2 2 in two buckets: [1, 2) and [2, 3)."""
     chosen, rejected = np.array([2, 1, 3, 1]), np.array([1, 2, 1, 3])
-    result = balance(chosen, rejected, draws("abcd"), coded("gggg"), buckets=2)
+    result = balance(chosen, rejected, draws("abcd"), coded("gggg"), buckets=2, levels=1)
     assert [(row["low"], row["high"], row["kept"]) for row in result.rows] == [(1, 2, 2), (2, 3, 2)]
 
 
@@ -134,7 +151,7 @@ def test_edges_are_closed_on_the_left():
 def test_weights_make_both_sides_of_a_bucket_equal_and_keep_the_total():
     given = np.where(RNG.random(N) < 0.5, np.nan, RNG.random(N)).astype(np.float32)
     for weights in (None, given):
-        result = balanced(mode="weight", weights=weights)
+        result = balanced(mode="weight", weights=weights, levels=1)
         before = np.ones(N) if weights is None else np.nan_to_num(weights.astype(float), nan=1.0)
         found = np.zeros(N)
         found[result.kept] = result.weights
