@@ -176,8 +176,6 @@ def _parse(line: bytes, record: type, number: int, category: str | None) -> Any:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, got {type(values).__name__}")
-    if record is Pair and values.get("margin") is not None:
-        raise ValueError("field 'margin': no loss here takes a margin; leave it out")
     values["id"] = str(number if values.get("id") is None else values["id"])
     if category is not None:
         if category not in values:
