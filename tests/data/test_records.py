@@ -87,15 +87,6 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_margin_that_no_loss_would_take_is_refused(tmp_path):
-    path, row = tmp_path / "pairs.jsonl", {"prompt": ASK, "chosen": "x", "rejected": "y"}
-    path.write_text(json.dumps(row | {"margin": None, "note": 1}))
-    assert read(path, Pair)[0].chosen == "x"
-    path.write_text(json.dumps(row | {"margin": 0.5}))
-    with pytest.raises(InputError, match=r"pairs\.jsonl:1: field 'margin'"):
-        read(path, Pair)
-
-
 def test_a_missing_category_is_named(tmp_path):
     path = tmp_path / "dialogues.jsonl"
     path.write_text(GOOD)

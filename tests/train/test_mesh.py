@@ -51,7 +51,7 @@ def texts() -> SFTBatch:
     return SFTBatch(tokens(B, T), mask, mask & (np.arange(T) > 1)[None])
 
 
-def pairs() -> PairBatch:
+def pair_batch() -> PairBatch:
     """Two pairs in a row: one token of a prompt, two and one of the responses to it."""
     (text, part, position), row = np.zeros((3, B, T), np.int32), np.arange(B)[:, None]
     text[:, :4], text[:, 4:] = 1, 2
@@ -91,7 +91,7 @@ def stepped(kind, state, reference, memory=WHOLE_BATCH):
     if kind == "sft":
         return sft.step(state, batch, **given)
     if kind == "reward":
-        return reward_step.step(state, pairs(), **given, ranking=Ranking(l2=0.01))
+        return reward_step.step(state, pair_batch(), **given, ranking=Ranking(l2=0.01))
     pairs = dpo.DPOBatch(batch.tokens, batch.mask, batch.loss_mask)
     return dpo.step(state, reference, pairs, **given, beta=0.1)
 

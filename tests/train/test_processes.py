@@ -64,9 +64,12 @@ def configs(folder: Path, runs: Path, slices: int = 1) -> dict[str, Any]:
     tuned = given | {"data": [f"{folder}/dialogues.jsonl"], "steps": 4, "widths": 1}
     new = {"tokenizer": f"{folder}/sft", "architecture": SHAPE}
     pairs = given | {"model": f"{folder}/sft", "pairs": f"{folder}/pairs.jsonl"}
+    held_out = {
+        "heldout": 0.4, "evaluate_every": 1, "patience": 3, "reference": f"{folder}/dialogues.jsonl"
+    }  # fmt: skip
     values = {
         "sft": (sft.SFTConfig, tuned | new | {"mesh": mesh}),
-        "reward": (reward.RewardConfig, pairs | {"widths": 1, "mesh": {"fsdp": 8}}),
+        "reward": (reward.RewardConfig, pairs | held_out | {"widths": 1, "mesh": {"fsdp": 8}}),
         "dpo": (dpo.DPOConfig, pairs | {"steps": 3, "mesh": {"fsdp": 4, "tensor": 2}}),
     }
     found = {
