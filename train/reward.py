@@ -14,6 +14,7 @@ from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import pair_arrays
 from glm_jax.data.filters import hold_out
+from glm_jax.data.packing import Plan
 from glm_jax.data.pair_batches import PairBatches, margins_and_weights
 from glm_jax.data.records import Dialogue, Pair, read
 from glm_jax.errors import InputError
@@ -78,15 +79,15 @@ class RewardConfig:
     def ranking(self) -> Ranking:
         return Ranking(self.l2, self.centring, self.label_smoothing)
 
-    @property
-    def parts(self) -> int:
-        """Micro-batches of a batch."""
-        return self.batch_size // (self.memory.rows or self.batch_size)
-
-    @property
-    def unit(self) -> int:
-        """A batch has a multiple of so many rows: the mesh splits those of each micro-batch."""
-        return self.parts * self.mesh.rows
+    def rows_at_once(self, plan: Plan) -> int:
+        """How many rows of a packed batch go through the backward pass at a time: as many as hold
+        no more tokens than `memory.rows` pairs of the greatest length, and at least one a device."""
+        ways = self.mesh.rows
+        if self.memory.rows is None:
+            return plan.rows
+        most = self.memory.rows * 2 * self.max_length // plan.widths[-1]
+        fit = (n for n in range(ways, plan.rows + 1, ways) if plan.rows % n == 0 and n <= most)
+        return max(fit, default=ways)
 
 
 def run(config: RewardConfig, label: str = "reward model") -> Path:
@@ -110,12 +111,12 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     batches = PairBatches(
         arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N]),
         batch=config.batch_size, steps=steps, seed=config.seed, widths=config.widths,
-        unit=config.unit, shared=shared,
+        unit=config.mesh.rows, shared=shared,
     )  # fmt: skip
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
     optimiser = optimizer(config.optimizer, steps)
-    memory = config.memory.of_rows(batches.plan.rows // config.parts, batches.plan.rows)
+    memory = config.memory.of_rows(config.rows_at_once(batches.plan), batches.plan.rows)
     with on_mesh(mesh):
         state = loop.train(
             folder,

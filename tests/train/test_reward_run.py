@@ -12,8 +12,10 @@ from flax import nnx
 from glm_jax.checkpoint.pretrained import load_pretrained, save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.data.batches import sft_arrays
+from glm_jax.data.packing import Plan
 from glm_jax.data.records import Dialogue, Pair, read, write
 from glm_jax.errors import InputError
+from glm_jax.mesh import MeshConfig
 from glm_jax.model import GLM, with_head
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, reward
@@ -22,6 +24,7 @@ from glm_jax.train.dpo import DPOConfig
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.reward import RewardConfig
 from glm_jax.train.run_folder import read_rows
+from glm_jax.train.update import MemoryConfig
 
 WORDS = [f"w{i}" for i in range(11)]
 
@@ -200,6 +203,32 @@ def test_margins_and_weights_of_the_pairs_are_used_and_dpo_refuses_them(here, tm
     assert margin[0] > none[0] + 1.0
     np.testing.assert_allclose(weight, none, rtol=1e-5)  # all weigh the same
     assert not (tmp_path / "none/scores.jsonl").exists()
+
+
+def test_micro_batches_and_a_mesh_change_nothing(here, tmp_path):
+    """The packing is another, the pairs of each batch are the same."""
+    given = {"epochs": 1.0, "heldout": 0.0}
+    losses = {}
+    mesh = MeshConfig(fsdp=2, tensor=2, data=2)
+    for name, changes in {
+        "whole": {}, "parts": {"memory": MemoryConfig(rows=2)},
+        "mesh": {"mesh": mesh, "memory": MemoryConfig(rows=4)},
+    }.items():  # fmt: skip
+        reward.run(config(here, tmp_path / name, **given, **changes))
+        rows = read_rows(tmp_path / name / "metrics.jsonl")
+        losses[name] = [row["loss"] for row in rows]
+    np.testing.assert_allclose(losses["parts"], losses["whole"], rtol=1e-4)
+    np.testing.assert_allclose(losses["mesh"], losses["whole"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ways", "expected"), [(None, 1, 12), (4, 1, 4), (3, 1, 3), (1, 1, 1), (1, 2, 2)]
+)
+def test_as_many_rows_at_once_as_memory_holds_tokens(here, tmp_path, rows, ways, expected):
+    given = config(
+        here, tmp_path, batch_size=24, memory=MemoryConfig(rows=rows), mesh=MeshConfig(data=ways)
+    )
+    assert given.rows_at_once(Plan(12, 3, (30, 32), [], [])) == expected
 
 
 @pytest.mark.parametrize(
