@@ -80,8 +80,8 @@ class RewardConfig:
         return Ranking(self.l2, self.centring, self.label_smoothing)
 
     def rows_at_once(self, plan: Plan) -> int:
-        """How many rows of a packed batch go through the backward pass at a time: as many as hold
-        no more tokens than `memory.rows` pairs of the greatest length, and at least one a device."""
+        """Rows of a packed batch that go through the backward pass at a time: as many as hold no
+        more tokens than `memory.rows` pairs of the greatest length, and at least one a device."""
         ways = self.mesh.rows
         if self.memory.rows is None:
             return plan.rows
