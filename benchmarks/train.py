@@ -35,7 +35,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("file", help="pairs, as JSON lines")
     sizes = {
         "layers": 4, "d": 256, "heads": 4, "kv": 2, "ffn": 688, "vocab": 4096, "batch": 16,
-        "max-length": 512, "widths": 4, "steps": 20,
+        "max-length": 512, "widths": 3, "steps": 20,
     }  # fmt: skip
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size, help=f"default {size}")

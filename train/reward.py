@@ -42,7 +42,7 @@ class RewardConfig:
     "file of pairs, without ties; their `margin` and `weight` enter the loss where they are given"
     max_length: PositiveInt = 256
     "tokens of prompt and response together"
-    widths: PositiveInt = 4
+    widths: PositiveInt = 3
     "widths of the rows that pairs are packed into; each is compiled once"
     epochs: PositiveFloat = 1.0
     batch_size: PositiveInt = 64

@@ -26,7 +26,7 @@ from glm_jax.train.reward import RewardConfig
 from glm_jax.train.run_folder import read_rows
 from glm_jax.train.update import MemoryConfig
 
-WORDS = [f"w{i}" for i in range(11)]
+WORDS = [f"w{i}" for i in range(12)]  # an even vocabulary, for meshes
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,10 @@ class Killed(BaseException):
     """What no code here catches."""
 
 
-@pytest.mark.parametrize("at", [7, 13])
+@pytest.mark.parametrize("at", [7, -1])
 def test_a_killed_run_comes_to_the_same_end_bit_for_bit(here, whole, tmp_path, monkeypatch, at):
     """Also where it ends early: what it has seen of the held-out pairs comes back."""
+    at %= len(read_rows(whole / "metrics.jsonl"))
     given = config(here, tmp_path / "run", epochs=12.0, patience=2, optimizer=HOT)
     get = reward.PairBatches.__getitem__
 
