@@ -47,7 +47,8 @@ def folder(tmp_path_factory) -> Path:
         text, other = " ".join(WORDS[i % 5 : i % 5 + 3]), " ".join(WORDS[i % 4 : i % 4 + 2])
         asked = {"id": str(i), "prompt": [{"role": "user", "content": WORDS[i % 11]}]}
         lines["dialogues"].append({**asked, "response": text})
-        lines["pairs"].append({**asked, "chosen": text, "rejected": other})
+        sides = (text, other) if i % 3 else (other, text)  # the longer is better, and not always
+        lines["pairs"].append({**asked, **dict(zip(("chosen", "rejected"), sides, strict=True))})
         lines["prompts"].append(asked)
     for name, rows in lines.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
