@@ -106,10 +106,8 @@ def _fitted(order: list[int], lengths: Sequence[int], rows: int, width: int) -> 
 
 
 def _rows(batches: list[list[int]], longest: int, widths: int, unit: int) -> int:
-    """As many rows as keep the share of pads below PADDING: short rows make attention cheap.
-
-    If none does, those with the fewest pads.
-    """
+    """As many rows as keep the share of pads below PADDING, or near the least there can be: short
+    rows make attention cheap."""
     some = batches[:: max(len(batches) // SAMPLED, 1)]
     mean = sum(map(sum, some)) / len(some)
     most = max(round(mean / longest / 0.8 / unit), 1)
@@ -120,15 +118,19 @@ def _rows(batches: list[list[int]], longest: int, widths: int, unit: int) -> int
         steps = _widths(needed, widths)
         area = sum(next(w for w in steps if w >= n) for n in needed) * rows
         shares[rows] = 1 - sum(map(sum, some)) / area
-    return max(
-        (rows for rows in shares if shares[rows] <= PADDING), default=min(shares, key=shares.get)
-    )
+    most_padding = max(PADDING, min(shares.values()) + PADDING / 2)
+    return max(rows for rows in shares if shares[rows] <= most_padding)
 
 
 def _widths(needed: list[int], number: int) -> tuple[int, ...]:
-    """Quantiles of what the batches need, the most of them the last."""
+    """Quantiles of what the batches need, the most of them the last; none that would save less
+    than a fiftieth, which is not worth compiling for."""
     quantiles = np.arange(1, number + 1) / number
-    return tuple(np.unique(np.quantile(needed, quantiles, method="higher")).tolist())
+    found: list[int] = []
+    for width in np.quantile(needed, quantiles, method="higher").astype(int).tolist()[::-1]:
+        if not found or width <= 0.98 * found[-1]:
+            found.append(width)
+    return tuple(found[::-1])
 
 
 def _sums(lengths: Sequence[int], rows: Rows) -> list[int]:
