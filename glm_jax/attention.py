@@ -18,12 +18,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     SegmentIds,
     make_splash_mha_single_device,
 )
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.errors import InputError
 from glm_jax.sharding import divided, parts
 
 Attention = Literal["plain", "splash", "cudnn"]
+Ids = Bool[Array, "B S"] | Int[Array, "B S"]
 PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 
 # Tokens of a block that splash attention works on: the largest that divides the text.
@@ -52,10 +53,12 @@ def attend_in_kernel(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S G H"],
     v: Float[Array, "B S G H"],
-    real: Bool[Array, "B S"],
+    real: Ids,
     attention: Attention,
 ) -> Float[Array, "B T N H"]:
     """Causal grouped-query attention of a text's last T tokens to all S of it, but for its pads.
+
+    `real`: which tokens are no pads or, of several texts in a row, the number of each token's.
 
     The output of a pad means nothing but is finite. On a mesh rows and heads are split.
     """
@@ -79,7 +82,7 @@ def splash(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S G H"],
     v: Float[Array, "B S G H"],
-    real: Bool[Array, "B S"],
+    real: Ids,
 ) -> Float[Array, "B T N H"]:
     """Splash attention in Pallas, for TPUs; the scores in float32.
 
@@ -109,7 +112,7 @@ def dot_product(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S G H"],
     v: Float[Array, "B S G H"],
-    real: Bool[Array, "B S"],
+    real: Ids,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B T N H"]:
     """cuDNN's attention, for GPUs, in bfloat16 or float16. Pads see each other, as in `splash`."""

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from glm_jax.attention import attend_in_kernel
 from glm_jax.config import GLMConfig
 from glm_jax.experts import Experts
-from glm_jax.layers import Cache, attend, project, remember, rms_norm, rotate, turned
+from glm_jax.layers import Cache, attend_in_blocks, project, remember, rms_norm, rotate, turned
 from glm_jax.sight import Sight
 from glm_jax.weights import Disk, Place, fan_in, ones, weight, zeros
 
@@ -113,7 +113,7 @@ class Block(nnx.Module):
         k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)
         if cache is not None:
             cache, k, v = remember(cache, layer, k, v)
-        y = attend(q, k, v, sight.mask[:, -last:])
+        y = attend_in_blocks(q, k, v, sight.mask[:, -last:], sight.blocks)
         return project(y, self.o, inputs=2), cache
 
     def _mlp(self, x):

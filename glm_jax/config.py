@@ -49,6 +49,9 @@ class GLMConfig:
     norm_topk_prob: bool = True
     "weights of the chosen experts sum to one before they are scaled"
     routed_scaling_factor: float = 1.0
+    score_shift: float = 0.0
+    """Taken off every score of a reward model: the mean score of the reference answers, where there
+    were any. In transformers, whose head has no bias, whoever reads a score takes it off."""
     eos_token_id: tuple[NonNegativeInt, ...] = (0,)
     """Tokens that end an answer; an answer keeps the one that ended it."""
     pad_token_id: NonNegativeInt = 0

@@ -101,6 +101,24 @@ def attend(
     return y.reshape(B, G, -1, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
+def attend_in_blocks(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B G H S"],
+    v: Float[Array, "B G S H"],
+    mask: Bool[Array, "B T S"],
+    blocks: int,
+) -> Float[Array, "B T N H"]:
+    """`attend` where the T queries are the last of S tokens and see none behind them: so many of
+    them at a time, without the keys that none of these sees."""
+    T, S = q.shape[1], v.shape[2]
+    size = -(-T // blocks)
+    ys = []
+    for first in range(0, T, size):
+        queries, keys = slice(first, first + size), slice(0, S - T + min(first + size, T))
+        ys.append(attend(q[:, queries], k[..., keys], v[:, :, keys], mask[:, queries, keys]))
+    return ys[0] if len(ys) == 1 else jnp.concatenate(ys, axis=1)
+
+
 class Cache(NamedTuple):
     """Keys and values of every layer; `column` is where the next token is written.
 

@@ -4,6 +4,7 @@ Dimensions in names: see `glm_jax.layers`. A model is a pytree of its weights: i
 `jax.jit`, `jax.grad` and optax as it is.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from glm_jax.heads import Head, head_weight, outputs
 from glm_jax.inputs import Mask, Tokens, checked
 from glm_jax.layers import Cache, rms_norm, turned
 from glm_jax.sharding import GENERATION, constrained, laid_out
-from glm_jax.sight import Sight, sight, sight_of_texts
+from glm_jax.sight import Packed, Sight, sight, sight_of_packed, sight_of_texts
 from glm_jax.stack import Remat, stack, through, unstacked
 from glm_jax.weights import Disk, Place, normal, ones, weight
 
@@ -68,17 +69,18 @@ class GLM(nnx.Module):
     def hidden(
         self,
         tokens_BxT: Int[Array, "B T"],
-        mask_BxT: Bool[Array, "B T"],
+        mask_BxT: Bool[Array, "B T"] | Packed,
         last: int | None = None,
     ) -> Float[Array, "B R D"]:
-        """Final hidden states, normed. Pads (mask False) may lie anywhere and are never seen.
+        """Final hidden states, normed. Pads (mask False) may lie anywhere and are never seen;
+        where a row holds several texts, `Packed` stands in the mask's place.
 
         `last`: only those of so many tokens at the end.
         """
         return self.hidden_of([(tokens_BxT, mask_BxT, last)])[0]
 
     def hidden_of(
-        self, texts: Sequence[tuple[Int[Array, "_ _"], Bool[Array, "_ _"], int | None]]
+        self, texts: Sequence[tuple[Int[Array, "_ _"], Bool[Array, "_ _"] | Packed, int | None]]
     ) -> list[Float[Array, "_ _ _"]]:
         """`hidden` of several texts: (tokens, mask, last) of each."""
         if self.stacks is None:
@@ -88,6 +90,11 @@ class GLM(nnx.Module):
         for learning in self.stacks.values():
             streams = learning(streams, sights)
         return [self._normed(x, last) for x, (_, _, last) in zip(streams, texts, strict=True)]
+
+    def scores(self, tokens_BxT: Int[Array, "B T"], packed: Packed) -> Float[Array, "B T"]:
+        """The score of each text in a row as far as each of its tokens: a text's own is that at its
+        last one. The head must be `reward`."""
+        return self._score(self.outputs(self.hidden(tokens_BxT, packed)))
 
     def hidden_states(
         self, input_ids: Tokens, attention_mask: Mask | None = None
@@ -167,7 +174,12 @@ class GLM(nnx.Module):
         return self._normed(x, last), cache, states
 
     def _sight(self, mask_BxT) -> Sight:
+        if isinstance(mask_BxT, Packed):
+            return sight_of_packed(mask_BxT, self.config, self.attention)
         return sight_of_texts(mask_BxT, self.config, self.attention)
+
+    def _score(self, y):
+        return y[..., 0] - self.config.score_shift
 
     def _embedded(self, tokens_BxT):
         return constrained(self.embedding[...][tokens_BxT], "rows", None, None)
@@ -178,7 +190,7 @@ class GLM(nnx.Module):
 
 def with_head(model: GLM, head: Head, rngs: nnx.Rngs) -> GLM:
     """The model's trunk (shared, not copied) under a fresh head."""
-    config = model.config
+    config = dataclasses.replace(model.config, score_shift=0.0)  # it was the old head's
     other = nnx.eval_shape(lambda: GLM(config, nnx.Rngs(0), head))
     other.embedding, other.dense_blocks = model.embedding, model.dense_blocks
     other.blocks, other.norm = model.blocks, model.norm
@@ -193,6 +205,8 @@ def _call(model: GLM, tokens_BxT: Int[Array, "B T"], mask_BxT: Bool[Array, "B T"
         last_B = mask_BxT.shape[1] - 1 - jnp.argmax(mask_BxT[:, ::-1], axis=1)
         x = jnp.take_along_axis(x, last_B[:, None, None], axis=1)[:, 0]
     y = model.outputs(x)
+    if model.head_kind == "reward":
+        return model._score(y)
     return y if model.head_kind == "lm" else y[..., 0]
 
 

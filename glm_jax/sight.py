@@ -1,6 +1,6 @@
 """What the tokens of a text know of their places, and which others they see."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
@@ -9,6 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 from glm_jax.attention import Attention
 from glm_jax.config import GLMConfig
 from glm_jax.layers import rotary
+
+# Rows of several texts are long: their queries see no further than their own block of so many.
+BLOCKS, BLOCK = 4, 128
 
 Angles = tuple[Float[Array, "B T R"], Float[Array, "B T R"]]
 
@@ -19,8 +22,27 @@ class Sight:
 
     # arrays, or what JAX puts in their places while it differentiates
     angles: Any  # Angles
-    mask: Any  # Bool[Array, "B T S"]; for a kernel the real tokens alone, Bool[Array, "B S"]
+    mask: Any  # Bool[Array, "B T S"]; for a kernel which tokens belong together, "B S"
     attention: Attention = struct.field(pytree_node=False, default="plain")
+    blocks: int = struct.field(pytree_node=False, default=1)  # of queries, each with fewer keys
+
+
+class Packed(NamedTuple):
+    """Where the tokens of several texts in one row belong. Texts do not see each other.
+
+    A text may go on in several ways: part 0 is seen by all of them, and none sees another.
+
+        tokens    p p a a b  q q q c d
+        text      1 1 1 1 1  2 2 2 2 2      0: pads
+        part      0 0 1 1 2  0 0 0 1 2
+        position  0 1 2 3 2  0 1 2 3 3
+
+    Kernels, which know no parts, need parts that are all 0.
+    """
+
+    text: Int[Array, "B T"]
+    part: Int[Array, "B T"]
+    position: Int[Array, "B T"]
 
 
 def sight(
@@ -36,6 +58,19 @@ def sight_of_texts(
     """That of whole texts: each token sees the real ones up to its own place."""
     angles = rotary(positions(mask_BxT), config.rotary_dim, config.rope_theta)
     return Sight(angles, causal(mask_BxT) if attention == "plain" else mask_BxT, attention)
+
+
+def sight_of_packed(packed: Packed, config: GLMConfig, attention: Attention = "plain") -> Sight:
+    """That of several texts in a row: a token sees what its own continues."""
+    angles = rotary(packed.position, config.rotary_dim, config.rope_theta)
+    if attention != "plain":
+        return Sight(angles, packed.text, attention)
+    text, part = packed.text, packed.part
+    same = text[:, :, None] == text[:, None, :]
+    before = (part[:, None, :] == 0) | (part[:, :, None] == part[:, None, :])
+    T = text.shape[1]
+    seen = same & before & jnp.tril(jnp.ones((T, T), bool))[None]
+    return Sight(angles, seen, blocks=max(1, min(BLOCKS, T // BLOCK)))
 
 
 def positions(mask_BxT: Bool[Array, "B T"]) -> Int[Array, "B T"]:

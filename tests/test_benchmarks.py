@@ -65,6 +65,37 @@ def test_data(monkeypatch, tmp_path):
     assert 0.9 < held / (psutil.Process().memory_info().rss) < 2
 
 
+def test_reward_training(benchmarks, monkeypatch, capsys, tmp_path):
+    """And the tokens that another trainer is given are those of the batches that were measured."""
+    from benchmarks import train
+
+    lines = [
+        {
+            "prompt": [{"role": "user", "content": "ask " * (i % 5 + 1)}],
+            "chosen": "good " * (i % 7 + 1), "rejected": "bad " * (i % 3 + 1),
+        }
+        for i in range(20)
+    ]  # fmt: skip
+    file, tokens = tmp_path / "pairs.jsonl", tmp_path / "tokens.npz"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sizes = {name: TINY[name] for name in ("layers", "d", "heads", "kv", "ffn", "batch")}
+    sizes |= {"vocab": 300, "max-length": 48, "steps": 3, "widths": 1}
+    flags = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
+    monkeypatch.setattr(
+        sys, "argv", ["train", "reward", str(file), *flags, "--tokens", str(tokens), "--json"]
+    )
+    train.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in ("pairs_per_second", "real_tokens_per_second", "compile_seconds"):
+        assert found[name] > 0
+    assert 0 <= found["padding"] < 1 and np.isfinite(found["loss"])
+    with np.load(tokens) as stored:
+        assert len(stored["chosen_lengths"]) == 3 * TINY["batch"] == 3 * stored["batch"]
+        both = [stored[f"{side}_lengths"].sum() for side in ("chosen", "rejected")]
+        assert [len(stored[side]) for side in ("chosen", "rejected")] == both
+        assert sum(both) == pytest.approx(found["tokens_per_pair"] * 3 * TINY["batch"])
+
+
 def test_operations_of_an_iteration(benchmarks):
     """Against a count of every product, token by token."""
     config = GLMConfig(

@@ -10,6 +10,7 @@ import numpy as np
 from glm_jax.data.batches import PairArrays, SFTArrays, cut_prompt, span_mask
 from glm_jax.data.records import Sample
 from glm_jax.model import GLM
+from glm_jax.sharding import replicated
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.scoring import token_log_probs
 
@@ -26,7 +27,11 @@ def score_samples(
     `max_prompt`: the tokens that prompts were cut to when the responses were drawn; `width`: what
     all rows are padded to at least, so that calls with other samples compile nothing anew.
     """
-    arrays = sample_arrays(tokenizer, samples, max_prompt, width)
+    return score_dialogues(model, sample_arrays(tokenizer, samples, max_prompt, width))
+
+
+def score_dialogues(model: GLM, arrays: SFTArrays) -> np.ndarray:
+    """A reward model's scores of dialogues, [N] float32."""
     return _over_rows(partial(_scores, model), arrays.tokens_NxT, arrays.lengths_N)
 
 
@@ -72,7 +77,7 @@ def sample_arrays(
 
 @jax.jit
 def _scores(model: GLM, tokens_BxT, mask_BxT):
-    return model(tokens_BxT, mask_BxT)
+    return replicated(model(tokens_BxT, mask_BxT))
 
 
 @partial(jax.jit, static_argnames="temperature")

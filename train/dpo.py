@@ -21,6 +21,7 @@ from glm_jax.checkpoint.pretrained import architecture_of, save_pretrained
 from glm_jax.configuration import configuration, required
 from glm_jax.data.batches import PairArrays, order, pair_arrays, span_mask
 from glm_jax.data.records import Pair, Sample, read
+from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig, mesh_for, on_mesh
 from glm_jax.model import GLM
 from glm_jax.sharding import placed
@@ -128,6 +129,13 @@ def run(config: DPOConfig) -> Path:
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     reference, tokenizer = load_policy(config.model, mesh=mesh)
     pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
+    for pair in pairs:
+        for name in ("margin", "weight"):
+            if getattr(pair, name) is not None:
+                raise InputError(
+                    f"{config.pairs}: the pair {pair.id!r} has a {name}, which the loss of DPO "
+                    f"does not take; leave it out"
+                )
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)

@@ -28,7 +28,7 @@ def train(
     label: str,
     checkpoint_every: int,
     keep_last: bool = False,
-    watch: Callable[[int, State], None] | None = None,
+    watch: Callable[[int, State], bool | None] | None = None,
     watch_every: int = 1,
     timing: Callable[[Metrics, float], Metrics] | None = None,
     after: Callable[[int, Metrics, Any], None] | None = None,
@@ -40,7 +40,8 @@ def train(
     step took. They and the outputs are read one step late, so that the device never waits for the
     host, and nowhere else. `after(i, metrics, outputs)` is called once step i has been read.
     `watch(i, state)` is called before step i for every `watch_every`-th i, and with `steps` at the
-    end; all steps before it have been read by then. `keep_last` leaves a checkpoint of the end.
+    end; all steps before it have been read by then, and training ends when it returns True.
+    `keep_last` leaves a checkpoint of the end.
     """
     checkpoints = Checkpoints(folder)
     start, state = checkpoints.restore(state)
@@ -63,17 +64,19 @@ def train(
             if after is not None:
                 after(i, metrics, outputs)
 
-    def look(i: int) -> None:
-        if watch is not None and (i % watch_every == 0 or i == steps):
-            read()
-            watch(i, state)
+    def look(i: int) -> bool:
+        if watch is None or (i % watch_every and i != steps):
+            return False
+        read()
+        return bool(watch(i, state))
 
     done = start
     log_file = folder / "metrics.jsonl"
     with closing(JsonLines(log_file, start)) as log, progress(label, steps, start) as bar:
         try:
             for i in range(start, steps):
-                look(i)
+                if look(i):
+                    break
                 begun = time.perf_counter()
                 state, metrics, *outputs = step(state, batch_at(i))
                 unread.append((i, begun, (metrics, outputs)))
@@ -84,8 +87,9 @@ def train(
                 if done % checkpoint_every == 0 or (keep_last and done == steps):
                     read()
                     checkpoints.save(done, state)
-            read()
-            look(steps)
+            else:
+                read()
+                look(steps)
         except RunStopped:
             with suppress(RunStopped):
                 read()  # the step that ran meanwhile

@@ -33,14 +33,30 @@ def next_token_loss(log_probs_BxT: Float[Array, "B T"], mask_BxT: Bool[Array, "B
 
 
 def ranking_loss(
-    chosen_B: Float[Array, "B"], rejected_B: Float[Array, "B"], l2: float
-) -> Float[Array, "B"]:
-    """-log sigmoid(r_w - r_l) + l2 (r_w^2 + r_l^2): ChatGLM-RLHF (arXiv 2404.00934, section 2).
+    chosen: Float[Array, "*B"],
+    rejected: Float[Array, "*B"],
+    l2: float = 0.0,
+    *,
+    margin: Float[Array, "*B"] | float = 0.0,
+    centring: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Float[Array, "*B"]:
+    """-log sigmoid(d) + l2 (r_w^2 + r_l^2), d = r_w - r_l - margin: ChatGLM-RLHF (arXiv 2404.00934,
+    section 2), with the margin of Llama 2 (Touvron et al., 2023, eq. 2).
 
-    The second term keeps the level of the scores, which the first leaves free, near zero.
+    The second term keeps the level of the scores, which the first leaves free, near zero; so does
+    centring (r_w + r_l)^2 (Eisenstein et al., 2023, eq. 2; TRL's `center_rewards_coefficient`),
+    which leaves their difference alone. With label smoothing e the first term is
+    -(1 - e) log sigmoid(d) - e log sigmoid(-d): a label is wrong with chance e (Mitchell, 2023,
+    eq. 3).
     """
-    drift_B = jnp.square(chosen_B) + jnp.square(rejected_B)
-    return -jax.nn.log_sigmoid(chosen_B - rejected_B) + l2 * drift_B
+    gap = chosen - rejected - margin
+    loss = -jax.nn.log_sigmoid(gap)
+    if label_smoothing:
+        smoothed = -label_smoothing * jax.nn.log_sigmoid(-gap)
+        loss = (1 - label_smoothing) * loss + smoothed
+    loss += l2 * (jnp.square(chosen) + jnp.square(rejected))
+    return loss + centring * jnp.square(chosen + rejected) if centring else loss
 
 
 def dpo_loss(

@@ -1,30 +1,36 @@
 """Reward models: a scalar head learns from pairs which response people prefer."""
 
+import shutil
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
-from glm_jax.data.batches import PairArrays, grouped_order, pair_arrays, span_mask, width
-from glm_jax.data.records import Pair, read
+from glm_jax.data.batches import PairArrays, pair_arrays
+from glm_jax.data.length_model import PairLengths
+from glm_jax.data.packing import Plan
+from glm_jax.data.pair_batches import PairBatches, margins_and_weights
+from glm_jax.data.records import Dialogue, Pair, read
+from glm_jax.data.splits import hold_out
+from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig, mesh_for, on_mesh
-from glm_jax.model import GLM, with_head
+from glm_jax.model import with_head
+from glm_jax.processes import decided, leads
 from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import loop
-from glm_jax.train.losses import ranking_loss
+from glm_jax.train import loop, reward_report
+from glm_jax.train.heldout_pairs import HeldOut, watching
 from glm_jax.train.optimizer import OptimizerConfig, optimizer
+from glm_jax.train.reward_step import Ranking, step
 from glm_jax.train.run_folder import begun, claim, write_json
-from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, TrainState, start, update
+from glm_jax.train.score_shift import centred
+from glm_jax.train.update import MemoryConfig, start
 
 
 @configuration
@@ -34,69 +40,55 @@ class RewardConfig:
     model: str = ""
     "folder of the model whose trunk it starts from, as a rule the SFT model"
     pairs: str = ""
-    "file of pairs, without ties"
+    "file of pairs, without ties; their `margin` and `weight` enter the loss where they are given"
     max_length: PositiveInt = 256
     "tokens of prompt and response together"
-    widths: PositiveInt = 4
-    "widths that batches are padded to; each is compiled once"
+    widths: PositiveInt = 3
+    "widths of the rows that pairs are packed into; each is compiled once"
     epochs: PositiveFloat = 1.0
     batch_size: PositiveInt = 64
     "pairs"
     l2: NonNegativeFloat = 0.01
     "weight of (r_w^2 + r_l^2) in the loss, which holds the level of the scores"
+    centring: NonNegativeFloat = 0.0
+    "weight of (r_w + r_l)^2 in the loss, which holds the level and leaves the difference alone"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    "the chance that a label is wrong, as the loss supposes"
+    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    "the share of the prompts whose pairs are held out; the model with the least loss is kept; or"
+    heldout_pairs: str = ""
+    "a file of pairs to hold against it; best unbalanced, since they are reported both ways"
+    evaluate_every: PositiveInt = 50
+    "steps between evaluations on the held-out pairs"
+    patience: PositiveInt | None = None
+    "training ends after so many evaluations in a row without a lower loss; None: never early"
+    reference: str = ""
+    "file of dialogues whose mean score becomes 0 once the model is trained; none: no shift"
     mesh: MeshConfig = MeshConfig()
     memory: MemoryConfig = MemoryConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4)
     checkpoint_every: PositiveInt = 100
     seed: NonNegativeInt = 0
 
+    def __post_init__(self):
+        if self.heldout and self.heldout_pairs:
+            raise InputError("give `heldout`, a share, or `heldout_pairs`, a file; not both")
+        if self.patience and not (self.heldout or self.heldout_pairs):
+            raise InputError("patience needs held-out pairs: set `heldout` or `heldout_pairs`")
 
-class PairBatch(NamedTuple):
-    """Chosen and rejected dialogues, right-padded."""
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(self.l2, self.centring, self.label_smoothing)
 
-    chosen: Int[Array, "B T"]
-    chosen_mask: Bool[Array, "B T"]
-    rejected: Int[Array, "B T"]
-    rejected_mask: Bool[Array, "B T"]
-
-
-def pair_scores(model: GLM, batch: PairBatch) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-    """Scores of chosen and rejected, from one forward pass over both."""
-    tokens = jnp.concatenate([batch.chosen, batch.rejected])
-    mask = jnp.concatenate([batch.chosen_mask, batch.rejected_mask])
-    chosen_B, rejected_B = jnp.split(model(tokens, mask), 2)
-    return chosen_B, rejected_B
-
-
-@partial(jax.jit, static_argnames=("optimiser", "l2", "memory"), donate_argnums=0)
-def step(
-    state: TrainState, batch: PairBatch, *, optimiser, l2: float,
-    memory: MemoryConfig = WHOLE_BATCH,
-) -> tuple:  # fmt: skip
-    def summed(model: GLM, pairs: PairBatch):
-        chosen_B, rejected_B = pair_scores(model, pairs)
-        margins_B = chosen_B - rejected_B
-        sums = {
-            "accuracy": jnp.sum(0.5 + 0.5 * jnp.sign(margins_B)),
-            "margin": jnp.sum(margins_B),
-            "score": jnp.sum(0.5 * (chosen_B + rejected_B)),
-        }
-        return jnp.sum(ranking_loss(chosen_B, rejected_B, l2)), sums
-
-    return update(state, summed, batch, float(len(batch.chosen)), optimiser, memory)
-
-
-def batch_of(arrays: PairArrays, rows: np.ndarray, widths: int = 1) -> PairBatch:
-    """These pairs, padded to the smallest of `widths` widths that holds both sides."""
-    chosen, rejected = arrays.chosen_lengths_N[rows], arrays.rejected_lengths_N[rows]
-    T = width(np.maximum(chosen, rejected), arrays.chosen_NxT.shape[1], widths)
-    zero = np.zeros_like(chosen)
-    return PairBatch(
-        arrays.chosen_NxT[rows, :T],
-        span_mask(zero, chosen, T),
-        arrays.rejected_NxT[rows, :T],
-        span_mask(zero, rejected, T),
-    )
+    def rows_at_once(self, plan: Plan) -> int:
+        """Rows of a packed batch that go through the backward pass at a time: as many as hold no
+        more tokens than `memory.rows` pairs of the greatest length, and at least one a device."""
+        ways = self.mesh.rows
+        if self.memory.rows is None:
+            return plan.rows
+        most = self.memory.rows * 2 * self.max_length // plan.widths[-1]
+        fit = (n for n in range(ways, plan.rows + 1, ways) if plan.rows % n == 0 and n <= most)
+        return max(fit, default=ways)
 
 
 def run(config: RewardConfig, label: str = "reward model") -> Path:
@@ -111,29 +103,81 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     mesh = mesh_for(config.mesh, [architecture_of(config.model)], rows)
     model = load_pretrained(config.model, mesh=mesh)
     model = with_head(model, "reward", nnx.Rngs(config.seed))
-    pairs = [pair for pair in read(config.pairs, Pair) if not pair.tie]
+    pairs, held_out = _split(config)
     arrays, counts = pair_arrays(pairs, tokenizer, config.max_length)
+    reference = read(config.reference, Dialogue) if config.reference else []
+    watched = _held_out(held_out, tokenizer, config)
+    shared = config.memory.attention == "plain"  # kernels know no parts of a text
+    steps = max(round(config.epochs * len(arrays.rows_N) / config.batch_size), 1)
+    batches = PairBatches(
+        arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N]),
+        batch=config.batch_size, steps=steps, seed=config.seed, widths=config.widths,
+        unit=config.mesh.rows, shared=shared,
+    )  # fmt: skip
     folder = claim(config.run, config)
     write_json(folder / "counts.json", counts)
-    n = len(arrays.rows_N)
-    steps = max(round(config.epochs * n / config.batch_size), 1)
     optimiser = optimizer(config.optimizer, steps)
-    lengths_N = np.maximum(arrays.chosen_lengths_N, arrays.rejected_lengths_N)
-
-    def batch_at(i: int) -> PairBatch:
-        rows = grouped_order(config.seed, lengths_N, config.batch_size, i)
-        return batch_of(arrays, rows, config.widths)
-
+    memory = config.memory.of_rows(config.rows_at_once(batches.plan), batches.plan.rows)
     with on_mesh(mesh):
         state = loop.train(
             folder,
             placed(start(placed(model, mesh), optimiser), mesh),
-            partial(step, optimiser=optimiser, l2=config.l2, memory=config.memory),
-            batch_at,
+            partial(step, optimiser=optimiser, ranking=config.ranking, memory=memory),
+            batches.__getitem__,
             steps,
             label=label,
             checkpoint_every=config.checkpoint_every,
+            watch_every=config.evaluate_every,
+            watch=watched and watching(folder, watched, tokenizer, config.patience),
         )
-    save_pretrained(state.model, output, tokenizer)
+        best = folder / "best"
+        model = load_pretrained(best, mesh=mesh) if watched else state.model
+        model = centred(model, tokenizer, reference, config.max_length) if reference else model
+        if watched:
+            watched.write(folder / "scores.jsonl", model)
+    if watched and leads():
+        reward_report.write(folder, training=_lengths(arrays, pairs), held_out=held_out)
+    save_pretrained(model, output, tokenizer)
     loop.finish(folder)
+    decided(partial(shutil.rmtree, best, ignore_errors=True))
     return output
+
+
+def _held_out(pairs: list[Pair], tokenizer: Tokenizer, config: RewardConfig) -> HeldOut | None:
+    if not pairs:
+        return None
+    batch = config.memory.rows or config.batch_size
+    return HeldOut.of(
+        pairs, tokenizer, config.max_length, batch=batch, unit=config.mesh.rows, seed=config.seed,
+        memory=config.memory,
+    )  # fmt: skip
+
+
+def _lengths(arrays: PairArrays, pairs: list[Pair]) -> PairLengths:
+    """What the report's length-only baseline is fitted on."""
+    chosen_N, rejected_N = arrays.chosen_lengths_N, arrays.rejected_lengths_N
+    kept = [pairs[row] for row in arrays.rows_N]
+    return PairLengths(
+        chosen_N - arrays.prompt_lengths_N, rejected_N - arrays.prompt_lengths_N,
+        [pair.category for pair in kept], [pair.language for pair in kept],
+    )  # fmt: skip
+
+
+def _split(config: RewardConfig) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to learn from and those held out, without ties."""
+
+    def of(path: str) -> list[Pair]:
+        return [pair for pair in read(path, Pair) if not pair.tie]
+
+    pairs = of(config.pairs)
+    if config.heldout_pairs:
+        return pairs, of(config.heldout_pairs)
+    if not config.heldout:
+        return pairs, []
+    training, held_out = hold_out(pairs, config.heldout, config.seed)
+    if not (training and held_out):
+        raise InputError(
+            f"{config.pairs}: heldout ({config.heldout}) leaves {len(training)} pairs to learn "
+            f"from and {len(held_out)} held out; both need some"
+        )
+    return training, held_out

@@ -3,6 +3,7 @@
 Dims: B rows of a batch, M of a micro-batch.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -64,6 +65,10 @@ class MemoryConfig:
         if self.rows is not None and batch_size % self.rows:
             raise InputError(f"memory.rows ({self.rows}) must divide batch_size ({batch_size})")
         return {"batch_size": batch_size, "memory.rows": self.rows or batch_size}
+
+    def of_rows(self, rows: int, of: int) -> "MemoryConfig":
+        """The same for a batch of `of` rows, so many of which go through at a time."""
+        return dataclasses.replace(self, rows=None if rows == of else rows)
 
 
 WHOLE_BATCH = MemoryConfig()

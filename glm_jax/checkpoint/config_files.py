@@ -16,6 +16,7 @@ from glm_jax.heads import Head
 Naming = Literal["transformers", "chatglm"]
 
 _MOST = 2**24
+_SHIFT = "score_shift"
 _CLASSES = {"glm": "Glm", "glm4": "Glm4", "glm4_moe": "Glm4Moe"}
 _EXPERTS = (
     "n_routed_experts", "num_experts_per_tok", "n_shared_experts", "moe_intermediate_size",
@@ -84,7 +85,10 @@ def read_config(file: epath.Path) -> tuple[GLMConfig, Head, Naming]:
 def config_json(config: GLMConfig, head: Head, naming: Naming, dtype: str) -> dict[str, Any]:
     """The content of config.json, such that `read_config` gives back `config` and `head`."""
     values = dataclasses.asdict(config)
+    shift = values.pop(_SHIFT)
     scores = {} if head == "lm" else {"num_labels": 1}
+    if head == "reward" and shift:
+        scores[_SHIFT] = shift
     if naming == "chatglm":
         if config.model_type != "glm" or config.partial_rotary_factor != 0.5:
             raise InputError(
@@ -145,7 +149,7 @@ def _read_transformers(values: dict[str, Any], file: epath.Path) -> tuple[dict[s
     elif values.get("head_dim") is None:
         found["head_dim"] = _ratio(values, file, "hidden_size", "num_attention_heads")
     found["attention_bias"] = model_type != "glm4_moe"
-    optional = ("head_dim", "attention_bias", "rope_theta", "partial_rotary_factor")
+    optional = "head_dim", "attention_bias", "rope_theta", "partial_rotary_factor", _SHIFT
     found |= {key: values[key] for key in optional if values.get(key) is not None}
     return found | _ends(values), head
 
@@ -165,7 +169,8 @@ def _read_chatglm(values: dict[str, Any], file: epath.Path) -> tuple[dict[str, A
     found = {ours: values[theirs] for theirs, ours in _FROM_CHATGLM.items()}
     names = values.get("architectures") or [None]
     head: Head = "reward" if names == [_chatglm_class("reward")] else "lm"
-    return found | {"rope_theta": 10_000.0 * ratio} | _ends(values), head
+    found |= {"rope_theta": 10_000.0 * ratio, _SHIFT: values.get(_SHIFT, 0.0)}
+    return found | _ends(values), head
 
 
 def _need(values: dict[str, Any], keys: Any, file: epath.Path) -> None:

@@ -42,6 +42,16 @@ _SCORE_BIAS = "classifier_head.bias"
 _SAID = 20  # tensors in a message
 _INV_FREQ = "transformer.rotary_pos_emb.inv_freq"
 
+# what transformers' classes do not know of a reward model
+_CARD = """# A reward model
+
+The score of a dialogue is what the head gives at its last token minus `score_shift` of config.json,
+{score_shift!r}: with that taken off, the reference answers have the mean score 0. glm-rlhf takes it
+off by itself. `AutoModelForSequenceClassification`, whose head has no bias, does not:
+
+    score = model(**inputs).logits[:, 0] - model.config.score_shift
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -132,6 +142,8 @@ def save_pretrained(
         with replacing(path) as folder:
             write_safetensors(folder, shapes, read)
             (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+            if "score_shift" in values:
+                (folder / "README.md").write_text(_CARD.format(**values))
             if tokenizer is not None:
                 tokenizer.save(folder)
     else:

@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from glm_jax.data.batches import PairArrays
+from glm_jax.data.pair_batches import PairBatches
 from glm_jax.sampling import Sampling
-from glm_jax.train import dpo, reward, sft
+from glm_jax.train import dpo, reward_step, sft
 from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.ppo.iteration import PPOBatch, PPOHyperparameters, init, step
+from glm_jax.train.reward_step import Ranking
 from glm_jax.train.update import start
 
 B, P, R = 8, 3, 4
@@ -69,11 +72,15 @@ def test_responses_of_no_token_and_of_one_break_no_loss(tiny, length):
         counted = mask[rows] & (np.arange(6)[None] >= 3)
         supervised = sft.SFTBatch(tokens[rows], mask[rows], counted)
         both = dpo.DPOBatch(*(np.concatenate([x, x]) for x in supervised))
-        pairs = reward.PairBatch(tokens[rows], mask[rows], tokens[rows], mask[rows])
+        lengths, one = mask[rows].sum(axis=1), np.ones(2, np.float32)
+        sides = tokens[rows], lengths, tokens[rows], lengths
+        pairs = PairBatches(PairArrays(*sides, np.full(2, 3), rows), one, one, batch=2, steps=1)[0]
         state = start(tiny(), optimiser)
         for found in (
             sft.step(start(tiny(), optimiser), supervised, optimiser=optimiser),
-            reward.step(start(tiny("reward"), optimiser), pairs, optimiser=optimiser, l2=0.1),
+            reward_step.step(
+                start(tiny("reward"), optimiser), pairs, optimiser=optimiser, ranking=Ranking(0.1)
+            ),
             dpo.step(state, tiny(), both, optimiser=optimiser, beta=0.1),
         ):
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found))

@@ -48,6 +48,26 @@ def test_ranking_loss_survives_large_margins():
     close(losses.ranking_loss(array(500.0, -500.0), array(-500.0, 500.0), 0.0), [0.0, 1000.0])
 
 
+def test_a_margin_shifts_the_difference_and_centring_sees_the_sum_alone():
+    chosen, rejected, margin = array(2.0, 0.0), array(1.0, 3.0), array(0.5, -1.0)
+    plain = losses.ranking_loss(chosen - margin, rejected)
+    close(losses.ranking_loss(chosen, rejected, margin=margin), plain)
+    centred = losses.ranking_loss(chosen, rejected, centring=0.1)
+    close(centred - losses.ranking_loss(chosen, rejected), [0.9, 0.9])
+    both = losses.ranking_loss(chosen, rejected, 0.1, margin=margin, centring=0.1)
+    close(both, plain + 0.1 * array(5.0, 9.0) + 0.9)  # neither of them sees the margin
+
+
+def test_label_smoothing_mixes_in_the_loss_of_the_other_label():
+    chosen, rejected = array(2.0, 0.0), array(1.0, 3.0)
+    smoothed = losses.ranking_loss(chosen, rejected, label_smoothing=0.2)
+    close(smoothed, array(0.3132617, 3.0485873) + 0.2 * array(1.0, -3.0), 1e-6)
+    # the least loss is where the chance of the label is 0.8
+    at_best = array(np.log(4.0))
+    slope = jax.grad(lambda d: losses.ranking_loss(d, 0 * d, label_smoothing=0.2)[0])(at_best)
+    close(slope, [0.0])
+
+
 def test_plain_ranking_loss_does_not_see_the_level_and_l2_holds_it():
     chosen, rejected = array(0.3, -1.0), array(0.1, 2.0)
     plain = losses.ranking_loss(chosen, rejected, 0.0)

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.data.pair_batches import PairBatch
 from glm_jax.mesh import MeshConfig, make_mesh, on_mesh
 from glm_jax.sampling import Sampling
 from glm_jax.sharding import placed, rows_split
-from glm_jax.train import dpo, reward, sft
+from glm_jax.train import dpo, reward_step, sft
 from glm_jax.train.advantages import whiten
 from glm_jax.train.optimizer import OptimizerConfig, optimizer
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.scores import PPOBatch
+from glm_jax.train.reward_step import Ranking
 from glm_jax.train.sft import SFTBatch
 from glm_jax.train.update import WHOLE_BATCH, MemoryConfig, start
 
@@ -49,6 +51,16 @@ def texts() -> SFTBatch:
     return SFTBatch(tokens(B, T), mask, mask & (np.arange(T) > 1)[None])
 
 
+def pair_batch() -> PairBatch:
+    """Two pairs in a row: one token of a prompt, two and one of the responses to it."""
+    (text, part, position), row = np.zeros((3, B, T), np.int32), np.arange(B)[:, None]
+    text[:, :4], text[:, 4:] = 1, 2
+    part[:], position[:] = np.tile([0, 1, 1, 2], 2), np.tile([0, 1, 2, 1], 2)
+    ends = np.broadcast_to(np.array([[2, 3], [6, 7]], np.int32), (B, 2, 2))
+    weights = (1.0 + row % 3 * np.ones(2)).astype(np.float32)
+    return PairBatch(tokens(B, T), text, part, position, ends, 0.1 * weights, weights)
+
+
 def ppo_batch(config: PPOHyperparameters) -> PPOBatch:
     supervised = None
     if config.supervised_coefficient:
@@ -79,8 +91,7 @@ def stepped(kind, state, reference, memory=WHOLE_BATCH):
     if kind == "sft":
         return sft.step(state, batch, **given)
     if kind == "reward":
-        pairs = reward.PairBatch(*batch[:2], batch.tokens[::-1], batch.mask[::-1])
-        return reward.step(state, pairs, **given, l2=0.01)
+        return reward_step.step(state, pair_batch(), **given, ranking=Ranking(l2=0.01))
     pairs = dpo.DPOBatch(batch.tokens, batch.mask, batch.loss_mask)
     return dpo.step(state, reference, pairs, **given, beta=0.1)
 

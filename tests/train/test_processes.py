@@ -47,7 +47,8 @@ def folder(tmp_path_factory) -> Path:
         text, other = " ".join(WORDS[i % 5 : i % 5 + 3]), " ".join(WORDS[i % 4 : i % 4 + 2])
         asked = {"id": str(i), "prompt": [{"role": "user", "content": WORDS[i % 11]}]}
         lines["dialogues"].append({**asked, "response": text})
-        lines["pairs"].append({**asked, "chosen": text, "rejected": other})
+        sides = (text, other) if i % 3 else (other, text)  # the longer is better, and not always
+        lines["pairs"].append({**asked, **dict(zip(("chosen", "rejected"), sides, strict=True))})
         lines["prompts"].append(asked)
     for name, rows in lines.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -64,9 +65,12 @@ def configs(folder: Path, runs: Path, slices: int = 1) -> dict[str, Any]:
     tuned = given | {"data": [f"{folder}/dialogues.jsonl"], "steps": 4, "widths": 1}
     new = {"tokenizer": f"{folder}/sft", "architecture": SHAPE}
     pairs = given | {"model": f"{folder}/sft", "pairs": f"{folder}/pairs.jsonl"}
+    held_out = {
+        "heldout": 0.4, "evaluate_every": 1, "patience": 3, "reference": f"{folder}/dialogues.jsonl"
+    }  # fmt: skip
     values = {
         "sft": (sft.SFTConfig, tuned | new | {"mesh": mesh}),
-        "reward": (reward.RewardConfig, pairs | {"widths": 1, "mesh": {"fsdp": 8}}),
+        "reward": (reward.RewardConfig, pairs | held_out | {"widths": 1, "mesh": {"fsdp": 8}}),
         "dpo": (dpo.DPOConfig, pairs | {"steps": 3, "mesh": {"fsdp": 4, "tensor": 2}}),
     }
     found = {

@@ -76,11 +76,13 @@ def learned(config: Config, of: Sizes) -> list[Pass]:
     part = memory_of(config)
     if not isinstance(config, PPOConfig):
         (model,) = of.trained
-        rows = config.memory.rows or config.batch_size
-        if isinstance(config, DPOConfig | RewardConfig):
+        rows, tokens = config.memory.rows or config.batch_size, config.max_length
+        if isinstance(config, DPOConfig):
             rows *= 2  # the two of a pair
+        elif isinstance(config, RewardConfig):
+            tokens *= 2  # which lie in one row
         text = Text(
-            model.model, of.mesh, rows, config.max_length, jnp.dtype(part.compute_dtype).itemsize,
+            model.model, of.mesh, rows, tokens, jnp.dtype(part.compute_dtype).itemsize,
             attention=part.attention,
         )  # fmt: skip
         columns = 0 if isinstance(config, RewardConfig) else text.tokens

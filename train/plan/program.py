@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 
 from glm_jax.checkpoint.pretrained import architecture_of
 from glm_jax.config import GLMConfig
+from glm_jax.data.pair_batches import PairBatch
 from glm_jax.decoding import Completions
 from glm_jax.errors import InputError
 from glm_jax.heads import Head
@@ -21,7 +22,7 @@ from glm_jax.model import GLM
 from glm_jax.presets import PRESETS
 from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import dpo, reward, sft
+from glm_jax.train import dpo, reward_step, sft
 from glm_jax.train.dpo import DPOBatch, DPOConfig
 from glm_jax.train.optimizer import optimizer
 from glm_jax.train.plan.flops import Rounds
@@ -29,7 +30,7 @@ from glm_jax.train.ppo.config import PPOConfig, check_room, check_source
 from glm_jax.train.ppo.hyperparameters import PPOHyperparameters
 from glm_jax.train.ppo.iteration import init, ppo_step
 from glm_jax.train.ppo.scores import PPOBatch
-from glm_jax.train.reward import PairBatch, RewardConfig
+from glm_jax.train.reward import RewardConfig
 from glm_jax.train.scoring import in_dtype
 from glm_jax.train.sft import SFTBatch, SFTConfig
 from glm_jax.train.update import MemoryConfig, TrainState, start
@@ -166,11 +167,14 @@ def _reward(config: RewardConfig) -> Program:
     state = _state(model, "reward", optimiser)
 
     def trace(mesh: Mesh | None) -> Any:
-        texts = _texts(config.batch_size, config.max_length)
-        batch = PairBatch(texts.tokens, texts.mask, texts.tokens, texts.mask)
-        return reward.step.trace(
-            placed(state, mesh), batch, optimiser=optimiser, l2=config.l2, memory=config.memory
-        )
+        # at most: a row for each pair, of two whole texts
+        B, of = config.batch_size, jax.ShapeDtypeStruct
+        row, places = of((B, 2 * config.max_length), jnp.int32), of((B, 1), jnp.float32)
+        batch = PairBatch(row, row, row, row, of((B, 1, 2), jnp.int32), places, places)
+        return reward_step.step.trace(
+            placed(state, mesh), batch, optimiser=optimiser, ranking=config.ranking,
+            memory=config.memory,
+        )  # fmt: skip
 
     return _of_one_model(config, model, _kinds(state), trace)
 
