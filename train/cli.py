@@ -268,9 +268,9 @@ def _plan(arguments: Namespace) -> int:
 
 
 def _report(arguments: Namespace) -> None:
-    from glm_jax.train import report
+    from glm_jax.train.reports import pipeline_report
 
-    print(f"wrote {report.write(arguments.run)}")
+    print(f"wrote {pipeline_report.write(arguments.run)}")
 
 
 def _configs(arguments: Namespace) -> None:

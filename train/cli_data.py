@@ -190,7 +190,7 @@ def _learn_quality(arguments: Namespace) -> None:
 
 
 def _report(arguments: Namespace) -> None:
-    from glm_jax.train import data_report
+    from glm_jax.train.reports import data_report
 
     data_report.report_file(**given(arguments))
 

@@ -22,12 +22,13 @@ from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import dpo, evaluation, ppo, preferences, report, reward, sample, sft
+from glm_jax.train import dpo, evaluation, ppo, preferences, reward, sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.dpo import DPOConfig
 from glm_jax.train.ppo import PPOConfig
 from glm_jax.train.preparation import FilesConfig, WorldConfig, read_files, write_files, write_world
 from glm_jax.train.progress import console
+from glm_jax.train.reports import pipeline_report
 from glm_jax.train.reward import RewardConfig
 from glm_jax.train.run_folder import begun, claim, read_json, write_json
 from glm_jax.train.sample import SampleConfig
@@ -101,8 +102,8 @@ def run(config: PipelineConfig) -> Path:
                 )  # fmt: skip
         values = evaluation.evaluate(folder, config, [*reward_models(config)])
     write_json(folder / "report.json", {**values, "timing": _timing(folder)})
-    page = report.write(folder)
-    console.print(report.table(read_json(folder / "report.json"), folder))
+    page = pipeline_report.write(folder)
+    console.print(pipeline_report.table(read_json(folder / "report.json"), folder))
     return page
 
 

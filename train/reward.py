@@ -24,9 +24,10 @@ from glm_jax.model import with_head
 from glm_jax.processes import decided, leads
 from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import loop, reward_report
+from glm_jax.train import loop
 from glm_jax.train.heldout_pairs import HeldOut, watching
 from glm_jax.train.optimizer import OptimizerConfig, optimizer
+from glm_jax.train.reports import reward_report
 from glm_jax.train.reward_step import Ranking, step
 from glm_jax.train.run_folder import begun, claim, write_json
 from glm_jax.train.score_shift import centred

@@ -13,7 +13,8 @@ from test_report import HOSTILE, Page
 
 from glm_jax.data.records import Pair, write
 from glm_jax.errors import InputError
-from glm_jax.train import cli, data_report, report
+from glm_jax.train import cli
+from glm_jax.train.reports import data_report, pipeline_report
 
 REAL = Path(__file__).parents[3] / "shared/data/real_pairs_open_train.jsonl.gz"
 
@@ -146,7 +147,7 @@ def test_a_sample_says_that_it_is_one(tmp_path):
 
 def test_extreme_files(tmp_path):
     one = made_up(1)
-    report.write(data_report.write(tmp_path, data_report.data_report(one)).parent)
+    pipeline_report.write(data_report.write(tmp_path, data_report.data_report(one)).parent)
     same = [Pair(id=str(i), prompt=p.prompt, chosen="ab", rejected="cd")
             for i, p in enumerate(made_up(3))]  # fmt: skip
     values = data_report.data_report(same)

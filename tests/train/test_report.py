@@ -15,10 +15,10 @@ from report_example import example
 from rich.console import Console
 
 from glm_jax.errors import InputError
-from glm_jax.train import report
-from glm_jax.train.data_report_schema import DataReport
-from glm_jax.train.report_schema import Report
-from glm_jax.train.reward_report_schema import RewardReport
+from glm_jax.train.reports import pipeline_report
+from glm_jax.train.reports.data_schema import DataReport
+from glm_jax.train.reports.pipeline_schema import Report
+from glm_jax.train.reports.reward_schema import RewardReport
 
 VOID = {"meta", "link"}  # elements without an end tag
 HOSTILE = "</pre></p><script>alert(1)</script>&amp;\"'\x00\ud800\x1b[2J"
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 def written(folder: Path, values: Any) -> str:
     (folder / "report.json").write_text(json.dumps(values), encoding="utf-8")
-    return report.write(folder).read_text(encoding="utf-8")
+    return pipeline_report.write(folder).read_text(encoding="utf-8")
 
 
 def test_page_is_whole_well_formed_and_needs_nothing_else(tmp_path):
@@ -91,7 +91,7 @@ def test_numbers_reach_page_and_terminal(tmp_path):
     row |= {"win": 0.4321, "tie": 0.5, "lose": 0.0679, "net": 0.3642, "low": 0.3, "high": 0.4284}
     text = Page(written(tmp_path, values)).text
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(report.table(values, tmp_path))
+    console.print(pipeline_report.table(values, tmp_path))
     terminal = console.export_text()
     assert "43.2 / 50.0 / 6.8" in text
     for shown in ("+36.4", "+30.0 to +42.8", "does not"):
@@ -119,7 +119,7 @@ def test_hostile_text_is_shown_not_run(tmp_path):
     page = Page(text)
     assert "script" not in page.tags and "<script>alert(1)</script>" in page.text
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)
-    Console(file=io.StringIO()).print(report.table(values))
+    Console(file=io.StringIO()).print(pipeline_report.table(values))
 
 
 def test_absent_blocks_leave_no_trace(tmp_path):
@@ -129,7 +129,7 @@ def test_absent_blocks_leave_no_trace(tmp_path):
         page = Page(written(tmp_path, values))
         headings = page.tags.count("h2")
         assert headings == page.tags.count("a") <= (2 if len(keys) < 2 else 10)
-        report.table(values)
+        pipeline_report.table(values)
     assert "None" not in Page(written(tmp_path, {})).text
 
 
@@ -156,7 +156,7 @@ def test_bad_file_is_one_clear_line(tmp_path, text, message):
     if text is not None:
         (tmp_path / "report.json").write_text(text)
     with pytest.raises(InputError, match=re.escape(message)) as raised:
-        report.write(tmp_path)
+        pipeline_report.write(tmp_path)
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.glob("*.html"))
 

@@ -12,7 +12,8 @@ from test_report import HOSTILE, Page
 from glm_jax.data.length_model import PairLengths
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
-from glm_jax.train import cli, report, reward_report
+from glm_jax.train import cli
+from glm_jax.train.reports import pipeline_report, reward_report
 
 N = 600
 
@@ -147,7 +148,7 @@ def test_page_is_whole_tells_why_accuracies_differ_and_runs_nothing(run):
     ids = [value for name, value in page.attributes if name == "id"]
     links = [value[1:] for name, value in page.attributes if name == "href" and value != "data:,"]
     assert set(links) <= set(ids) and len(set(ids)) == len(ids)
-    assert report.write(run).read_text(encoding="utf-8") == text
+    assert pipeline_report.write(run).read_text(encoding="utf-8") == text
 
 
 def test_the_command_report_draws_a_reward_run(run, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from glm_jax.train.report_schema import Balance, Block, Interval, Number
+from glm_jax.train.reports.pipeline_schema import Balance, Block, Interval, Number
 
 Group = Annotated[str, "group"]
 When = Annotated[Literal["before", "after"], "when"]

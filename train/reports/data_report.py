@@ -23,11 +23,12 @@ from glm_jax.data.pair_sizes import PairSizes, measure, sample, table
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pair_files, report_page
-from glm_jax.train.data_report_figures import figures
-from glm_jax.train.data_report_schema import DataReport
+from glm_jax.train import pair_files
 from glm_jax.train.pair_files import Source
-from glm_jax.train.report_numbers import bare, count, percent, signed, span
+from glm_jax.train.reports import html_page
+from glm_jax.train.reports.data_figures import figures
+from glm_jax.train.reports.data_schema import DataReport
+from glm_jax.train.reports.numbers import bare, count, percent, signed, span
 from glm_jax.train.statistics import accuracy, correlation
 
 SAMPLE = 50_000  # pairs that are measured; of a larger file, those with the smallest hashes
@@ -115,7 +116,7 @@ def report_file(
     folder = output or Path(path).with_name(f"{name.partition('.')[0]}-report")
     written = write(folder, values)
     if json:
-        print(dumps(report_page.read(folder), ensure_ascii=False))
+        print(dumps(html_page.read(folder), ensure_ascii=False))
     else:
         Console().print(told(values))
         print(f"wrote {written} and report.json beside it")
@@ -167,14 +168,14 @@ def length_margins(sizes: PairSizes, seed: int = 0) -> np.ndarray:
 
 def write(folder: str | Path, values: dict[str, Any]) -> Path:
     """Writes report.json and report.html into the folder; returns the page's path."""
-    report = report_page.parse(DataReport, values)
-    return report_page.put(folder, report, page(report))
+    report = html_page.parse(DataReport, values)
+    return html_page.put(folder, report, page(report))
 
 
 def page(report: DataReport) -> str:
     """The HTML page of data."""
     drawn, told = figures(report), summary(report)
-    return report_page.render("data_report.html.j2", report=report, figures=drawn, summary=told)
+    return html_page.render("data_report.html.j2", report=report, figures=drawn, summary=told)
 
 
 def summary(report: DataReport) -> list[str]:
@@ -196,7 +197,7 @@ def summary(report: DataReport) -> list[str]:
 
 def told(values: dict[str, Any]) -> Group:
     """The short table for the terminal."""
-    report = report_page.parse(DataReport, values)
+    report = html_page.parse(DataReport, values)
     rows = Table(
         title=f"Means in {report.source.unit}", title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from glm_jax.train.report_schema import (
+from glm_jax.train.reports.pipeline_schema import (
     Accuracy,
     Block,
     Histogram,

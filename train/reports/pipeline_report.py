@@ -12,10 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.train import data_report, report_page, reward_report, scored_pairs
-from glm_jax.train.data_report_schema import DataReport
-from glm_jax.train.report_figures import COMPARISONS, MODELS, MODES, figures, label_sets
-from glm_jax.train.report_numbers import (
+from glm_jax.train.reports import data_report, html_page, reward_report, scored_pairs
+from glm_jax.train.reports.data_schema import DataReport
+from glm_jax.train.reports.numbers import (
     THIN,
     bare,
     duration,
@@ -25,8 +24,9 @@ from glm_jax.train.report_numbers import (
     signed,
     span,
 )
-from glm_jax.train.report_schema import Outcome, Report
-from glm_jax.train.reward_report_schema import RewardReport
+from glm_jax.train.reports.pipeline_figures import COMPARISONS, MODELS, MODES, figures, label_sets
+from glm_jax.train.reports.pipeline_schema import Outcome, Report
+from glm_jax.train.reports.reward_schema import RewardReport
 
 
 def write(folder: str | Path) -> Path:
@@ -39,26 +39,26 @@ def write(folder: str | Path) -> Path:
     """
     if not (Path(folder) / "report.json").exists() and (Path(folder) / scored_pairs.FILE).exists():
         return reward_report.write(folder)
-    values, where = report_page.read(folder), str(Path(folder) / "report.json")
+    values, where = html_page.read(folder), str(Path(folder) / "report.json")
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind == "data":
-        text = data_report.page(report_page.parse(DataReport, values, where))
+        text = data_report.page(html_page.parse(DataReport, values, where))
     elif kind == "reward":
-        text = reward_report.page(report_page.parse(RewardReport, values, where))
+        text = reward_report.page(html_page.parse(RewardReport, values, where))
     else:
         text = page(parse(values, where))
-    return report_page.put_page(folder, text)
+    return html_page.put_page(folder, text)
 
 
 def parse(values: Any, where: str = "report.json") -> Report:
     """The numbers with their types; InputError names the first key that is not as documented."""
-    return report_page.parse(Report, values, where)
+    return html_page.parse(Report, values, where)
 
 
 def page(report: Report) -> str:
     """The HTML page of a pipeline's run."""
-    return report_page.render(
-        "report_page.html.j2",
+    return html_page.render(
+        "pipeline_report.html.j2",
         report=report,
         figures=figures(report),
         summary=summary(report),

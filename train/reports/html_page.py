@@ -1,6 +1,6 @@
 """A report's way from report.json to report.html: read, checked against its schema, drawn.
 
-One style for every report: each has a template of its own that fills `report_base.html.j2`.
+One style for every report: each has a template of its own that fills `base.html.j2`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from glm_jax.errors import InputError
-from glm_jax.train.report_numbers import (
+from glm_jax.train.reports.numbers import (
     count,
     duration,
     number,
@@ -25,7 +25,7 @@ from glm_jax.train.report_numbers import (
     signed,
     span,
 )
-from glm_jax.train.report_schema import Block
+from glm_jax.train.reports.pipeline_schema import Block
 from glm_jax.train.run_folder import write_json
 
 Schema = TypeVar("Schema", bound=Block)

@@ -16,12 +16,12 @@ import yaml
 
 from glm_jax.data.length_model import PairLengths, cross_validated, fit
 from glm_jax.data.records import Pair, draw
-from glm_jax.train import report_page, scored_pairs
-from glm_jax.train.report_numbers import percent, span
-from glm_jax.train.reward_report_figures import figures
-from glm_jax.train.reward_report_schema import RewardReport
+from glm_jax.train.reports import html_page, scored_pairs
+from glm_jax.train.reports.numbers import percent, span
+from glm_jax.train.reports.reward_figures import figures
+from glm_jax.train.reports.reward_schema import RewardReport
+from glm_jax.train.reports.scored_pairs import Columns, ScoredPair
 from glm_jax.train.run_folder import read_rows
-from glm_jax.train.scored_pairs import Columns, ScoredPair
 from glm_jax.train.statistics import accuracy, correlation
 
 GAPS = 4  # buckets of length difference, by quantiles
@@ -165,14 +165,14 @@ def write(
 ) -> Path:
     """Writes report.json and report.html of a finished run; returns the page's path."""
     values = reward_report(folder, training=training, held_out=held_out)
-    report = report_page.parse(RewardReport, values)
-    return report_page.put(folder, report, page(report))
+    report = html_page.parse(RewardReport, values)
+    return html_page.put(folder, report, page(report))
 
 
 def page(report: RewardReport) -> str:
     """The HTML page of a reward model's run."""
     config = yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True)
-    return report_page.render(
+    return html_page.render(
         "reward_report.html.j2",
         report=report,
         figures=figures(report),
