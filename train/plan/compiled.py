@@ -1,7 +1,10 @@
 """What the TPU compiler says of a run's program."""
 
+import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -28,7 +31,8 @@ def compiled(
         found: dict[str, Any] = {"flops": flops(traced.jaxpr, planned.rounds)}
         begun = time.perf_counter()
         try:
-            program = traced.lower().compile()
+            with _uncached():
+                program = traced.lower().compile()
         except jax.errors.JaxRuntimeError as error:
             found["compile_seconds"] = time.perf_counter() - begun
             return found | _too_large(str(error), declared)
@@ -47,6 +51,18 @@ def compiled(
         "bytes": known | {"temporaries": used - sum(known.values())},
         "collectives": _summary(collectives(program.as_text(), planned.rounds)),
     }
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Without JAX's compilation cache: from it a program for chips that are not here cannot be
+    read back, and reading it fails."""
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 def _too_large(message: str, declared: dict[str, int]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run would compile, from its configuration alone."""
 
 import importlib
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,11 +12,13 @@ from glm_jax.errors import InputError
 from glm_jax.mesh import MeshConfig, abstract_mesh, check, check_rows, make_mesh, on_mesh
 from glm_jax.presets import PRESETS
 from glm_jax.train.cli import STAGES, TRAINING
+from glm_jax.train.plan.compiled import compiled
 from glm_jax.train.plan.hlo import collectives
 from glm_jax.train.plan.levers import changed
 from glm_jax.train.plan.program import architecture, memory_of, on_accelerator, program
 from glm_jax.train.plan.sizes import bytes_a_chip, sizes
 from glm_jax.train.ppo import PPOConfig
+from glm_jax.train.sft import SFTConfig
 
 MEANT = [name for name in shipped() if name.partition("-")[0] in TRAINING]
 
@@ -107,3 +110,21 @@ def test_where_no_dtype_is_given_it_is_an_accelerators(name):
     open_ = changed(config, {f"{'ppo' if 'ppo' in name else 'memory'}.compute": None})
     assert memory_of(open_).compute_dtype == "float32"  # this host's
     assert on_accelerator(open_) == config
+
+
+def test_a_plan_leaves_nothing_in_jaxs_cache(tiny, tmp_path):
+    """A program for chips that are not here is written there, and fails when it is read."""
+    save_pretrained(tiny(), tmp_path / "sft")
+    values = {"model": f"{tmp_path}/sft", "max_length": 23, "batch_size": 8, "steps": 7}
+    planned = program(parse(SFTConfig, values, "the test"))
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    before = set(folder.glob("jit_step-*"))
+    mesh = make_mesh(MeshConfig(fsdp=8), planned.models)
+    least = "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update(least, 0.0)  # everything is kept
+    try:
+        assert compiled(planned, mesh, {}, 2**30)["fits"]
+        assert set(folder.glob("jit_step-*")) == before
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.0
+    finally:
+        jax.config.update(least, 0.5)
