@@ -48,6 +48,9 @@ def balance_file(
         raise InputError(
             f"{path}: pair number {ties[0] + 1} is a tie; run `glm-rlhf data filter` first"
         )
+    pair_files.check_ids(source, table)
+    if mode == "weight":
+        pair_files.check_weights(source, table)
     chosen, rejected = table.chosen_lengths, table.rejected_lengths
     if counting is not None:
         chosen, rejected = pair_files.counted(

@@ -124,6 +124,30 @@ def test_filter_and_balance_from_file_to_file(tmp_path, capsys):
     assert "now in 50.0%" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e300])
+def test_balance_refuses_weights_that_nothing_can_be_weighed_with(tmp_path, capsys, weight):
+    source, output = str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")
+    made = [pair(f"p{i}", "a fox", "fox" * (1 + i % 4)) for i in range(20)]
+    records.write(source, [*made, pair("odd", "a fox", "a", weight=weight)])
+    command = ["data", "balance", source, "--output", output, "--by", "characters"]
+    assert cli.main([*command, "--mode", "weight"]) == 2
+    assert f"{source}: pair 'odd': weight {weight:g}; expected" in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
+def test_two_pairs_of_one_id_are_named_with_their_file(tmp_path, capsys):
+    source, output = str(tmp_path / "in.jsonl"), str(tmp_path / "out")
+    records.write(source, [pair(one, "a fox", "a") for one in ("x", "same", "y", "same")])
+    for command in (
+        ["balance", source, "--output", f"{output}.jsonl", "--by", "characters"],
+        ["report", source, "--output", output],
+    ):
+        assert cli.main(["data", *command]) == 2
+        told = capsys.readouterr().err
+        assert f"{source}: two pairs have the id 'same'" in told and "data filter" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 def test_split_and_held_out_files_share_no_prompt(tmp_path, capsys):
     source, train, test, kept = (str(tmp_path / f"{name}.jsonl") for name in ("all", "a", "b", "c"))
     asks = [[{"role": "user", "content": f"question {i // 2}"}] for i in range(400)]
