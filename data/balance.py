@@ -190,7 +190,8 @@ def _given(gap: np.ndarray, edges: Sequence[int]) -> list[int]:
         return []
     end = max(int(gap.max()), edges[-1]) + 1
     below = [1] if gap.min() < edges[0] else []
-    return [*below, *(max(edge, 1) for edge in edges), end]  # equal lengths are in no bucket
+    above = sorted({max(edge, 1) for edge in edges})  # equal lengths are in no bucket
+    return [*below, *above, end]
 
 
 def _row(

@@ -120,6 +120,12 @@ def check_files(*files: str) -> None:
             raise InputError(f"{file}: what is read and what is written need a file each")
 
 
+def dropped_beside(output: str) -> str:
+    """The file for what is dropped, named after the one for what is kept."""
+    stem = output.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+    return f"{stem}.dropped.jsonl"
+
+
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of the rows, all with the first one's fields."""
     table = Table()

@@ -48,10 +48,10 @@ def test_help_imports_nothing_heavy():
         (["ppo"], "CONFIG"),
         (["ppo", "nowhere.yaml"], "nowhere.yaml: no such configuration file"),
         (["quickstart", "--seed", "one"], "invalid int value: 'one'"),
-        (["data", "filter", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
+        (["data", "filter", "nowhere.jsonl", "--output", "x.jsonl"], "nowhere.jsonl: no such file"),
         (["data", "filter", "pairs.jsonl"], "--output"),
-        (["data", "filter", "pairs.jsonl", "--output", "x"], "pairs.jsonl:2: "),
-        (["data", "filter", ".", "--output", "x"], "."),
+        (["data", "filter", "pairs.jsonl", "--output", "x.jsonl"], "pairs.jsonl:2: "),
+        (["data", "filter", ".", "--output", "x.jsonl"], "."),
         (["report", "nowhere"], "nowhere/report.json: no such file"),
         (["chat"], "PATH"),
         (["chat", "nowhere"], "nowhere"),
@@ -170,6 +170,8 @@ def test_split_and_held_out_files_share_no_prompt(tmp_path, capsys):
 def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_path, capsys):
     file, output = str(tmp_path / "pairs.jsonl"), str(tmp_path / "x.jsonl")
     Path(file).write_text("no JSON")
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
     for command, message in [
         (["balance", file, "--output", output], "--tokenizer MODEL"),
         (["balance", file, "--output", output, "--by", "characters", "--buckets", "0"], "got 0"),
@@ -180,10 +182,13 @@ def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_pat
         (["filter", file, "--output", output, "--max-pairs-per-prompt", "0"], "at least 1"),
         (["filter", file, "--output", output, "--dropped", output], "a file each"),
         (["split", file, "--train", output, "--held-out", output], "a file each"),
+        (["filter", file, "--output", f"{output}.parquet"], "is written as .jsonl"),
+        (["filter", file, "--output", output, "--dropped", str(folder)], "a folder lies there"),
+        (["filter", file, "--output", output, "--min-ms-per-char", "nan"], "min_ms_per_char"),
     ]:
         assert cli.main(["data", *command]) == 2
         assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "pairs.jsonl"]
 
 
 def test_configs_are_listed_with_what_they_are(capsys):
@@ -216,3 +221,23 @@ def test_prompts_are_filtered_by_a_classifier_that_was_trained_here(tmp_path, ca
     rows = [json.loads(line) for line in dropped.splitlines()]
     assert len(rows) == 70 and {"surplus", "unanswerable"} <= {row["reason"] for row in rows}
     assert cli.main([*command, "--dropped", kept]) == 2
+    before = Path(given).read_bytes()
+    for output, message in [
+        (given, "a file each"),
+        (str(tmp_path / "kept.parquet"), "is written as .jsonl"),
+        (str(tmp_path / "quality.jsonl"), "a folder lies there"),
+    ]:
+        (tmp_path / "quality.jsonl").mkdir(exist_ok=True)
+        assert cli.main(["data", "prompts", given, "--output", output]) == 2
+        assert message in capsys.readouterr().err
+    assert Path(given).read_bytes() == before and not (tmp_path / "kept.parquet").exists()
+
+
+def test_a_classifier_needs_two_kinds_of_prompts(tmp_path, capsys):
+    labelled, folder = str(tmp_path / "labelled.jsonl"), tmp_path / "quality"
+    alike = [p for p in prompts_by_quality(200, 0, "first") if p.quality == "clear"]
+    records.write(labelled, alike)
+    assert cli.main(["data", "learn-quality", labelled, "--output", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert f"{labelled}: all prompts are labelled 'clear'; at least two kinds" in told
+    assert not folder.exists()
