@@ -40,7 +40,7 @@ def filter_file(
     """
     if dropped is None:
         dropped = pair_files.dropped_beside(output)
-    pair_files.check_files(path, output, dropped)
+    pair_files.check_files(*{path, *held_out}, output, dropped)
     rewriting.check_outputs([Path(output), Path(dropped)])
     limit = max_characters if max_tokens is None else max_tokens
     if max_tokens is not None and (tokenizer is None or max_characters is not None):

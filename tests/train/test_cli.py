@@ -181,6 +181,7 @@ def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_pat
         (["filter", file, "--output", output, "--max-tokens", "9"], "--tokenizer"),
         (["filter", file, "--output", output, "--max-pairs-per-prompt", "0"], "at least 1"),
         (["filter", file, "--output", output, "--dropped", output], "a file each"),
+        (["filter", file, "--output", output, "--held-out", output], "a file each"),
         (["split", file, "--train", output, "--held-out", output], "a file each"),
         (["filter", file, "--output", f"{output}.parquet"], "is written as .jsonl"),
         (["filter", file, "--output", output, "--dropped", str(folder)], "a folder lies there"),
