@@ -135,11 +135,19 @@ def weighed_row(weights: np.ndarray, row: int, pair: Pair) -> dict[str, Any]:
     return to_dict(pair) | {"weight": float(weights[row])}
 
 
-def _check_unique(draws: np.ndarray) -> None:
+def same_draws(draws: np.ndarray) -> tuple[int, int] | None:
+    """Two rows of the same draw, and so of the same id; None if there are none."""
     ordered = np.sort(draws)
     again = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(again):
-        first, second, *_ = np.flatnonzero(draws == ordered[again[0]])
+    if not len(again):
+        return None
+    first, second, *_ = np.flatnonzero(draws == ordered[again[0]]).tolist()
+    return first, second
+
+
+def _check_unique(draws: np.ndarray) -> None:
+    if again := same_draws(draws):
+        first, second = again
         raise InputError(
             f"pair ids must be unique, but the pairs number {first + 1} and {second + 1} have the "
             "same"
@@ -182,7 +190,8 @@ def _given(gap: np.ndarray, edges: Sequence[int]) -> list[int]:
         return []
     end = max(int(gap.max()), edges[-1]) + 1
     below = [1] if gap.min() < edges[0] else []
-    return [*below, *(max(edge, 1) for edge in edges), end]  # equal lengths are in no bucket
+    above = sorted({max(edge, 1) for edge in edges})  # equal lengths are in no bucket
+    return [*below, *above, end]
 
 
 def _row(

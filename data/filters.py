@@ -135,7 +135,7 @@ def check_options(
         ("min_ms_per_char", min_ms_per_char, 0),
         ("max_pairs_per_prompt", max_pairs_per_prompt, 1),
     ):
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # NaN is none either
             raise InputError(f"{name} must be at least {least}, got {value}")
     for name, share in (("min_agreement", min_agreement), ("near_duplicates", near_duplicates)):
         if share is not None and not 0 <= share <= 1:

@@ -1,5 +1,6 @@
 """The rule that looks at length alone: what any reward model has to beat."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,7 +9,12 @@ import numpy as np
 def longer_is_better(
     chosen_lengths: np.ndarray, rejected_lengths: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
-    """The share of pairs whose better response is the longer one; equal lengths count one half."""
+    """The share of pairs whose better response is the longer one; equal lengths count one half.
+
+    NaN where there are no pairs.
+    """
+    if not len(chosen_lengths):
+        return math.nan
     return float(np.average(_agreement(chosen_lengths, rejected_lengths), weights=weights))
 
 

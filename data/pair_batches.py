@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from glm_jax.data import weights
 from glm_jax.data.batches import PairArrays
 from glm_jax.data.packing import plan
 from glm_jax.data.records import Pair
@@ -92,14 +93,16 @@ class PairBatches:
         return [(None, chosen[:P], 0), (0, chosen[P:], P), (1, rejected[P:], P)]
 
 
-def margins_and_weights(pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+def margins_and_weights(
+    pairs: Sequence[Pair], file: str = "pairs"
+) -> tuple[np.ndarray, np.ndarray]:
     """Those of the pairs, 0 and 1 where none is given, [N] float32 each.
 
-    Raises InputError for a weight that is not above 0.
+    Raises InputError, with the name of the `file`, for a weight that cannot be used.
     """
-    for pair in pairs:
-        if pair.weight is not None and pair.weight <= 0:
-            raise InputError(f"the pair {pair.id!r} has the weight {pair.weight}; expected above 0")
-    margins = [pair.margin or 0.0 for pair in pairs]
-    weights = [1.0 if pair.weight is None else pair.weight for pair in pairs]
-    return np.array(margins, np.float32), np.array(weights, np.float32)
+    margins_N = np.array([pair.margin or 0.0 for pair in pairs], np.float32)
+    weights_N = np.array([1.0 if pair.weight is None else pair.weight for pair in pairs])
+    if (row := weights.first_wrong(weights_N)) is not None:
+        pair = pairs[row]
+        raise InputError(f"{file}: pair {pair.id!r}: weight {pair.weight:g}; {weights.EXPECTED}")
+    return margins_N, weights_N.astype(np.float32)

@@ -74,11 +74,17 @@ def _serve() -> None:
     while True:
         try:
             function, task = pickle.load(sys.stdin.buffer)
-        except EOFError:
+        except (
+            EOFError,
+            pickle.UnpicklingError,
+        ):  # the parent is gone, in the middle of a task too
             return
         try:
             answer = function(*task), None
         except Exception as error:
             answer = None, error
-        pickle.dump(answer, results)
-        results.flush()
+        try:
+            pickle.dump(answer, results)
+            results.flush()
+        except BrokenPipeError:  # nobody waits for it: the parent was killed
+            os._exit(1)  # before the interpreter, which closes the file, says so

@@ -7,6 +7,7 @@ characters, which needs a few hundred labels and no language's rules.
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,9 +33,7 @@ class QualityClassifier(NamedTuple):
 def train(prompts: Sequence[Prompt]) -> QualityClassifier:
     """Learns the prompts' `quality`. Raises InputError where one has none, or all are the same."""
     labels = _labels(prompts)
-    kinds = sorted(set(labels))
-    if len(kinds) < 2:
-        raise InputError(f"all prompts are labelled {kinds[0]!r}; at least two kinds are needed")
+    kinds = _check_kinds(labels)
     fitted = _regression().fit(_features(prompts), labels)
     weights_KxF, bias_K = fitted.coef_, fitted.intercept_
     if len(kinds) == 2:  # the second against the first
@@ -55,9 +54,10 @@ def cross_validated(prompts: Sequence[Prompt]) -> dict[str, float]:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     labels = np.array(_labels(prompts))
-    rarest = min((labels == kind).sum() for kind in set(labels))
+    _check_kinds(labels.tolist())
+    kind, rarest = Counter(labels.tolist()).most_common()[-1]
     if rarest < FOLDS:
-        raise InputError(f"a kind has {rarest} labelled prompts only; at least {FOLDS} are needed")
+        raise InputError(f"{rarest} prompts are labelled {kind!r}; at least {FOLDS} are needed")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     right = cross_val_predict(_regression(), _features(prompts), labels, cv=folds) == labels
     kinds = {str(kind): float(right[labels == kind].mean()) for kind in sorted(set(labels))}
@@ -91,6 +91,14 @@ def load(folder: str | Path) -> QualityClassifier:
     ):  # fmt: skip
         raise InputError(f"{folder}: a classifier of other features; train it again")
     return QualityClassifier(kinds, weights_FxK, bias_K)
+
+
+def _check_kinds(labels: Sequence[str]) -> list[str]:
+    """The kinds there are, in order: at least two."""
+    kinds = sorted(set(labels))
+    if len(kinds) < 2:
+        raise InputError(f"all prompts are labelled {kinds[0]!r}; at least two kinds are needed")
+    return kinds
 
 
 def _labels(prompts: Sequence[Prompt]) -> list[str]:

@@ -38,12 +38,7 @@ def rewrite(
         (part, where[stop - size : stop], len(outputs), edit and edit(stop - size, stop))
         for part, size, stop in zip(parts, sizes, stops, strict=True)
     )
-    for path in outputs:
-        if path.suffix not in writing.TEXT:
-            raise InputError(
-                f"{path}: what is left is written as .jsonl, .jsonl.gz or .jsonl.zst; "
-                "`glm-rlhf data convert` makes other files of it"
-            )
+    check_outputs(outputs)
     with ExitStack() as stack:
         unfinished = [stack.enter_context(writing.unfinished(path)) for path in outputs]
         # closed before the files get their names
@@ -56,6 +51,18 @@ def rewrite(
                 for file, text in zip(files, texts, strict=True):
                     file.write(text)
                 done(number)
+
+
+def check_outputs(outputs: Sequence[Path]) -> None:
+    """Raises InputError unless all of them can be written, as lines of text."""
+    for path in outputs:
+        if path.suffix not in writing.TEXT:
+            raise InputError(
+                f"{path}: what is left is written as .jsonl, .jsonl.gz or .jsonl.zst; "
+                "`glm-rlhf data convert` makes other files of it"
+            )
+        if path.is_dir():
+            raise InputError(f"{path}: a folder lies there; expected the name of a file")
 
 
 def _written(

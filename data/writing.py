@@ -1,5 +1,6 @@
 """Rows into files that appear whole or not at all, in the format that the name's suffix says."""
 
+import glob
 import gzip
 import json
 import os
@@ -46,16 +47,36 @@ def writer(path: str | Path) -> Callable[[Path, Iterable[dict[str, Any]]], None]
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """A file or folder beside `path` that takes its name if all went well, and is gone if not."""
+    """A file or folder beside `path` that takes its name if all went well, and is gone if not.
+
+    What processes that were killed have left of the same file is deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.suffix[1:].isdecimal() and not _lives(int(left.suffix[1:])):
+            _delete(left)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield part
         os.replace(part, path)
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
+        _delete(part)
+
+
+def _delete(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    part.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or no process's number
+        return True
+    return True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from glm_jax.data.balance import LEVELS, Mode, balance, check_buckets, weighed_row
 from glm_jax.data.length_rule import longer_is_better
 from glm_jax.data.pair_table import TIE, group_codes
-from glm_jax.data.rewriting import NOWHERE, Edit
+from glm_jax.data.rewriting import NOWHERE, Edit, check_outputs
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import pair_files
@@ -40,6 +41,7 @@ def balance_file(
         raise InputError("lengths are tokens: give --tokenizer MODEL, or --by characters")
     check_buckets(buckets, edges, levels)
     pair_files.check_files(path, output)
+    check_outputs([Path(output)])
     counting = Tokenizer.load(tokenizer) if by == "tokens" else None
     source = pair_files.opened(path, group, layout=layout, category=category, language=language)
     table = pair_files.scanned(source, seed)
@@ -48,6 +50,9 @@ def balance_file(
         raise InputError(
             f"{path}: pair number {ties[0] + 1} is a tie; run `glm-rlhf data filter` first"
         )
+    pair_files.check_ids(source, table)
+    if mode == "weight":
+        pair_files.check_weights(source, table)
     chosen, rejected = table.chosen_lengths, table.rejected_lengths
     if counting is not None:
         chosen, rejected = pair_files.counted(

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glm_jax.data import filters
+from glm_jax.data import filters, rewriting
 from glm_jax.data.pair_table import group_codes
 from glm_jax.data.rewriting import Edit
 from glm_jax.data.splits import held_out_rows
@@ -38,9 +39,9 @@ def filter_file(
     which on it is too much like an earlier one; `options`: those of `filters.filter_table`.
     """
     if dropped is None:
-        stem = output.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
-        dropped = f"{stem}.dropped.jsonl"
-    pair_files.check_files(path, output, dropped)
+        dropped = pair_files.dropped_beside(output)
+    pair_files.check_files(*{path, *held_out}, output, dropped)
+    rewriting.check_outputs([Path(output), Path(dropped)])
     limit = max_characters if max_tokens is None else max_tokens
     if max_tokens is not None and (tokenizer is None or max_characters is not None):
         raise InputError("--max-tokens takes a --tokenizer, and no --max-characters")
@@ -96,6 +97,7 @@ def split_file(
     if not 0 < share < 1:
         raise InputError(f"the share held out is between 0 and 1, got {share}")
     pair_files.check_files(path, train, held_out)
+    rewriting.check_outputs([Path(train), Path(held_out)])
     source = pair_files.opened(path, layout=layout, category=category, language=language)
     table = pair_files.scanned(source, seed)
     where = held_out_rows(table, share).astype(np.int8)

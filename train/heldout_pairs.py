@@ -5,7 +5,7 @@ length prefers the model that learned it. Dims: N pairs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class HeldOut:
     def _row(self, n: int, scores_2xN: np.ndarray) -> dict[str, Any]:
         pair = self._pairs[n]
         return {
+            "row": int(self._arrays.rows_N[n]),
             "id": pair.id,
             "category": pair.category,
             "language": pair.language,
@@ -113,26 +114,33 @@ class HeldOut:
         }
 
 
+def kept(evaluations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the model that is kept: the first with the least balanced loss, once trained."""
+    return min((row for row in evaluations if row["step"]), key=lambda row: row["balanced_loss"])
+
+
 def watching(
     folder: Path, held_out: HeldOut, tokenizer: Tokenizer, patience: int | None
 ) -> Callable[[int, TrainState], bool]:
     """What the loop calls to look at the held-out pairs: it says whether to end.
 
-    evaluations.jsonl has a row for each call, and `best` the model of the row with the least
-    balanced loss. A resumed run comes to the same rows again, and to the same model.
+    evaluations.jsonl has a row for each call, and `best` the model that `kept` names. A resumed
+    run comes to the same rows again, and to the same model.
     """
     file, start = folder / EVALUATIONS, loop.steps_done(folder)
     losses = decided(
-        lambda: [row["balanced_loss"] for row in read_rows(file) if row["step"] < start]
+        lambda: [row["balanced_loss"] for row in read_rows(file) if 0 < row["step"] < start]
     )
 
     def look(i: int, state: TrainState) -> bool:
         found = held_out.figures(held_out.scores(state.model))
-        if found["balanced_loss"] < min(losses, default=math.inf):
+        if i and (not losses or found["balanced_loss"] < min(losses)):
             save_pretrained(state.model, folder / "best", tokenizer)
-        losses.append(found["balanced_loss"])
         with closing(JsonLines(file, i)) as log:
             log.write({"step": i, **found})
+        if not i:
+            return False
+        losses.append(found["balanced_loss"])
         return patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
     return look

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from glm_jax.data import balance, weights
 from glm_jax.data.lengths import Text, token_lengths
 from glm_jax.data.pair_table import INTERNED, PairTable, cut, scan
+from glm_jax.data.records import Pair
 from glm_jax.data.rewriting import Edit, rewrite
 from glm_jax.data.sources import open_pairs
 from glm_jax.errors import InputError
@@ -59,6 +62,35 @@ def scanned(source: Source, seed: int = 0) -> PairTable:
         return scan(source.parts, seed=seed, done=done)
 
 
+def pair_at(source: Source, row: int) -> Pair:
+    """The pair of a row of the table: for messages, since it reads the file again."""
+    return next(islice(chain.from_iterable(source.parts), row, None))
+
+
+def check_ids(source: Source, table: PairTable) -> None:
+    """Raises InputError, which names them, if two pairs have the same id."""
+    if again := balance.same_draws(table.draws):
+        raise InputError(same_id(source.path, pair_at(source, again[0]).id))
+
+
+def same_id(file: str, pair_id: str) -> str:
+    """What is said of two pairs of one id, and what helps."""
+    return (
+        f"{file}: two pairs have the id {pair_id!r}; `glm-rlhf data filter` adds up judgements of "
+        "the same responses, other pairs need ids of their own"
+    )
+
+
+def check_weights(source: Source, table: PairTable) -> None:
+    """Raises InputError, which names the pair, for a weight that cannot be used."""
+    row = weights.first_wrong(table.weight)
+    if row is not None:
+        pair = pair_at(source, row)
+        raise InputError(
+            f"{source.path}: pair {pair.id!r}: weight {pair.weight:g}; {weights.EXPECTED}"
+        )
+
+
 def counted(
     source: Source, table: PairTable, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> dict[Text, np.ndarray]:
@@ -86,6 +118,12 @@ def check_files(*files: str) -> None:
     for i, file in enumerate(files):
         if paths[i] in paths[:i]:
             raise InputError(f"{file}: what is read and what is written need a file each")
+
+
+def dropped_beside(output: str) -> str:
+    """The file for what is dropped, named after the one for what is kept."""
+    stem = output.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+    return f"{stem}.dropped.jsonl"
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from glm_jax.data import prompt_quality, records
+from glm_jax.data import prompt_quality, records, rewriting
 from glm_jax.data.prompts import DroppedPrompt, dropped_rows, filter_prompts, sample_by_category
 from glm_jax.data.records import Prompt
 from glm_jax.errors import InputError
+from glm_jax.train import pair_files
 
 
 def learn_quality(labels: str, output: str) -> None:
@@ -41,6 +42,10 @@ def filter_file(
     """
     if n is not None and n < 1:
         raise InputError(f"n must be at least 1, got {n}")
+    if dropped is None:
+        dropped = pair_files.dropped_beside(output)
+    pair_files.check_files(prompts, output, dropped)
+    rewriting.check_outputs([Path(output), Path(dropped)])
     found = records.read(prompts, Prompt)
     classifier = prompt_quality.load(quality) if quality else None
     kept, others = filter_prompts(found, min_characters=min_characters, classifier=classifier)
@@ -51,10 +56,6 @@ def filter_file(
         kept = taken
     if not kept:
         raise InputError(f"{prompts}: of {len(others)} prompts none is left")
-    if dropped is None:
-        dropped = output.removesuffix(".gz").removesuffix(".jsonl") + ".dropped.jsonl"
-    if Path(dropped).resolve() == Path(output).resolve():
-        raise InputError(f"{output}: the kept and the dropped prompts need a file each")
     records.write(dropped, dropped_rows(others))
     records.write(output, kept)
     _show(kept, others)

@@ -16,6 +16,7 @@ from glm_jax.data.batches import PairArrays, pair_arrays
 from glm_jax.data.length_model import PairLengths
 from glm_jax.data.packing import Plan
 from glm_jax.data.pair_batches import PairBatches, margins_and_weights
+from glm_jax.data.pair_table import opening
 from glm_jax.data.records import Dialogue, Pair, read
 from glm_jax.data.splits import hold_out
 from glm_jax.errors import InputError
@@ -25,11 +26,12 @@ from glm_jax.processes import decided, leads
 from glm_jax.sharding import placed
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import loop
-from glm_jax.train.heldout_pairs import HeldOut, watching
+from glm_jax.train.heldout_pairs import EVALUATIONS, HeldOut, kept, watching
 from glm_jax.train.optimizer import OptimizerConfig, optimizer
+from glm_jax.train.progress import console
 from glm_jax.train.reports import reward_report
 from glm_jax.train.reward_step import Ranking, step
-from glm_jax.train.run_folder import begun, claim, write_json
+from glm_jax.train.run_folder import begun, claim, read_rows, write_json
 from glm_jax.train.score_shift import centred
 from glm_jax.train.update import MemoryConfig, start
 
@@ -97,6 +99,10 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     required(config, "run", "model", "pairs")
     output = Path(config.run) / "model"
     if begun(config.run, config) and output.exists():
+        if leads():
+            console.print(
+                f"{label}: finished, it lies in {output}", highlight=False, soft_wrap=True
+            )
         return output
     tokenizer = Tokenizer.load(config.model)
     check_platform(config.memory.attention, jax.default_backend())
@@ -111,7 +117,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     shared = config.memory.attention == "plain"  # kernels know no parts of a text
     steps = max(round(config.epochs * len(arrays.rows_N) / config.batch_size), 1)
     batches = PairBatches(
-        arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N]),
+        arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N], config.pairs),
         batch=config.batch_size, steps=steps, seed=config.seed, widths=config.widths,
         unit=config.mesh.rows, shared=shared,
     )  # fmt: skip
@@ -132,6 +138,13 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
             watch=watched and watching(folder, watched, tokenizer, config.patience),
         )
         best = folder / "best"
+        if watched and leads():
+            found = kept(read_rows(folder / EVALUATIONS))
+            console.print(
+                f"{label}: kept the model after step {found['step']} of "
+                f"{len(read_rows(folder / 'metrics.jsonl'))}",
+                highlight=False,
+            )  # fmt: skip
         model = load_pretrained(best, mesh=mesh) if watched else state.model
         model = centred(model, tokenizer, reference, config.max_length) if reference else model
         if watched:
@@ -165,14 +178,17 @@ def _lengths(arrays: PairArrays, pairs: list[Pair]) -> PairLengths:
 
 
 def _split(config: RewardConfig) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to learn from and those held out, without ties."""
+    """The pairs to learn from and those held out, without ties and without a prompt in both."""
 
     def of(path: str) -> list[Pair]:
-        return [pair for pair in read(path, Pair) if not pair.tie]
+        pairs = [pair for pair in read(path, Pair) if not pair.tie]
+        if not pairs:
+            raise InputError(f"{path}: all pairs are ties, which nothing is learned or told from")
+        return pairs
 
     pairs = of(config.pairs)
     if config.heldout_pairs:
-        return pairs, of(config.heldout_pairs)
+        return pairs, _unseen(of(config.heldout_pairs), pairs, config)
     if not config.heldout:
         return pairs, []
     training, held_out = hold_out(pairs, config.heldout, config.seed)
@@ -182,3 +198,21 @@ def _split(config: RewardConfig) -> tuple[list[Pair], list[Pair]]:
             f"from and {len(held_out)} held out; both need some"
         )
     return training, held_out
+
+
+def _unseen(held_out: list[Pair], pairs: list[Pair], config: RewardConfig) -> list[Pair]:
+    """The held-out pairs whose first user message begins no pair of training."""
+    seen = {opening(pair.prompt) for pair in pairs}
+    unseen = [pair for pair in held_out if opening(pair.prompt) not in seen]
+    if not unseen:
+        raise InputError(
+            f"{config.heldout_pairs}: every first user message stands in {config.pairs} too; hold "
+            "out other prompts, as `glm-rlhf data split` does"
+        )
+    if (shared := len(held_out) - len(unseen)) and leads():
+        console.print(
+            f"left out {shared} of {len(held_out)} held-out pairs: their first user messages are "
+            "trained on",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return unseen

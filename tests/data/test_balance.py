@@ -126,6 +126,7 @@ def test_the_rule_is_fitted_by_group_and_ties_count_one_half():
 def test_nothing_and_duplicates():
     empty = np.array([], int)
     assert len(balance(empty, empty, draws([]), coded([])).kept) == 0
+    assert np.isnan(longer_is_better(empty, empty))  # and no warning
     one_sided = balance(np.arange(9) + 2, np.ones(9, int), draws("abcdefghi"), coded("g" * 9))
     assert len(one_sided.kept) == 0
     with pytest.raises(InputError, match="the pairs number 1 and 3 have the same"):
@@ -139,6 +140,7 @@ def test_edges_are_closed_on_the_left():
     rejected = np.concatenate([np.full(6, 100), gaps + 100])
     args = chosen, rejected, draws("abcdefghijkl"), coded("g" * 12)
     for edges, bounds in {(0, 10, 50): [(1, 10), (10, 50), (50, 91)],
+                          (0, 1, 10, 50): [(1, 10), (10, 50), (50, 91)],
                           (10, 50): [(1, 10), (10, 50), (50, 91)]}.items():  # fmt: skip
         rows = balance(*args, edges=edges).rows
         assert [(row["low"], row["high"]) for row in rows] == bounds

@@ -1,5 +1,6 @@
 """Pairs in batches: all of them once an epoch, in few widths, with few pads, whatever they are."""
 
+import re
 from pathlib import Path
 
 import grain
@@ -107,11 +108,12 @@ def test_batches_are_a_source_of_grain_with_one_number_as_position():
     np.testing.assert_array_equal(next(again).tokens, made[4].tokens)
 
 
-def test_a_weight_that_would_teach_nothing_is_refused():
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e300, 1e-300])
+def test_a_weight_that_would_teach_nothing_or_break_sums_is_refused(weight):
     ask = [{"role": "user", "content": "x"}]
-    pair = Pair(id="p7", prompt=ask, chosen="a", rejected="b", weight=0.0, margin=0.5)
-    with pytest.raises(InputError, match=r"'p7' has the weight 0\.0"):
-        margins_and_weights([pair])
+    pair = Pair(id="p7", prompt=ask, chosen="a", rejected="b", weight=weight, margin=0.5)
+    with pytest.raises(InputError, match=re.escape(f"here.jsonl: pair 'p7': weight {weight:g};")):
+        margins_and_weights([pair], "here.jsonl")
     plain = Pair(id="p8", prompt=ask, chosen="a", rejected="b")
     assert [x.tolist() for x in margins_and_weights([plain])] == [[0.0], [1.0]]
 

@@ -3,6 +3,9 @@
 import gzip
 import json
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +181,44 @@ def test_real_pairs_are_exactly_even_in_every_bucket_of_every_group(options):
         uneven += longer.sum() != shorter.sum()
     assert uneven > 10
     assert (weights[gap == 0] == 1).all()
+
+
+def test_what_a_killed_process_left_of_a_file_is_deleted_and_nothing_else(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale, living, other = (
+        tmp_path / name
+        for name in (
+            f".out.jsonl.{dead.pid}",
+            f".out.jsonl.{os.getppid()}",
+            f".in.jsonl.{dead.pid}",
+        )
+    )
+    for left in (stale, living, other):
+        left.write_text("half")
+    write(tmp_path / "out.jsonl", [pair(0)])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"out.jsonl", living.name, other.name}
+
+
+def test_no_output_is_replaced_where_another_cannot_be_written(tmp_path):
+    kept, folder = tmp_path / "kept.jsonl", tmp_path / "dropped.jsonl"
+    kept.write_text("before")
+    folder.mkdir()
+    pairs = [pair(0), pair(1)]
+    with pytest.raises(InputError, match=r"dropped\.jsonl: a folder lies there"):
+        rewrite([pairs], [2], np.array([0, 1]), [kept, folder])
+    assert kept.read_text() == "before"
+
+
+def test_a_worker_whose_parent_is_gone_ends_without_a_word(tmp_path):
+    work = pickle.dumps((len, ("x" * 9,)))
+    with subprocess.Popen(
+        parallel._START, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as worker:  # fmt: skip
+        worker.stdout.close()
+        worker.stdin.write(work)
+        worker.stdin.close()
+        worker.stdin = None
+        assert worker.stderr.read() == b""

@@ -48,10 +48,10 @@ def test_help_imports_nothing_heavy():
         (["ppo"], "CONFIG"),
         (["ppo", "nowhere.yaml"], "nowhere.yaml: no such configuration file"),
         (["quickstart", "--seed", "one"], "invalid int value: 'one'"),
-        (["data", "filter", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl: no such file"),
+        (["data", "filter", "nowhere.jsonl", "--output", "x.jsonl"], "nowhere.jsonl: no such file"),
         (["data", "filter", "pairs.jsonl"], "--output"),
-        (["data", "filter", "pairs.jsonl", "--output", "x"], "pairs.jsonl:2: "),
-        (["data", "filter", ".", "--output", "x"], "."),
+        (["data", "filter", "pairs.jsonl", "--output", "x.jsonl"], "pairs.jsonl:2: "),
+        (["data", "filter", ".", "--output", "x.jsonl"], "."),
         (["report", "nowhere"], "nowhere/report.json: no such file"),
         (["chat"], "PATH"),
         (["chat", "nowhere"], "nowhere"),
@@ -124,6 +124,30 @@ def test_filter_and_balance_from_file_to_file(tmp_path, capsys):
     assert "now in 50.0%" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e300])
+def test_balance_refuses_weights_that_nothing_can_be_weighed_with(tmp_path, capsys, weight):
+    source, output = str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")
+    made = [pair(f"p{i}", "a fox", "fox" * (1 + i % 4)) for i in range(20)]
+    records.write(source, [*made, pair("odd", "a fox", "a", weight=weight)])
+    command = ["data", "balance", source, "--output", output, "--by", "characters"]
+    assert cli.main([*command, "--mode", "weight"]) == 2
+    assert f"{source}: pair 'odd': weight {weight:g}; expected" in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
+def test_two_pairs_of_one_id_are_named_with_their_file(tmp_path, capsys):
+    source, output = str(tmp_path / "in.jsonl"), str(tmp_path / "out")
+    records.write(source, [pair(one, "a fox", "a") for one in ("x", "same", "y", "same")])
+    for command in (
+        ["balance", source, "--output", f"{output}.jsonl", "--by", "characters"],
+        ["report", source, "--output", output],
+    ):
+        assert cli.main(["data", *command]) == 2
+        told = capsys.readouterr().err
+        assert f"{source}: two pairs have the id 'same'" in told and "data filter" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 def test_split_and_held_out_files_share_no_prompt(tmp_path, capsys):
     source, train, test, kept = (str(tmp_path / f"{name}.jsonl") for name in ("all", "a", "b", "c"))
     asks = [[{"role": "user", "content": f"question {i // 2}"}] for i in range(400)]
@@ -146,6 +170,8 @@ def test_split_and_held_out_files_share_no_prompt(tmp_path, capsys):
 def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_path, capsys):
     file, output = str(tmp_path / "pairs.jsonl"), str(tmp_path / "x.jsonl")
     Path(file).write_text("no JSON")
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
     for command, message in [
         (["balance", file, "--output", output], "--tokenizer MODEL"),
         (["balance", file, "--output", output, "--by", "characters", "--buckets", "0"], "got 0"),
@@ -155,11 +181,15 @@ def test_what_is_wrong_with_the_settings_is_said_before_the_file_is_read(tmp_pat
         (["filter", file, "--output", output, "--max-tokens", "9"], "--tokenizer"),
         (["filter", file, "--output", output, "--max-pairs-per-prompt", "0"], "at least 1"),
         (["filter", file, "--output", output, "--dropped", output], "a file each"),
+        (["filter", file, "--output", output, "--held-out", output], "a file each"),
         (["split", file, "--train", output, "--held-out", output], "a file each"),
+        (["filter", file, "--output", f"{output}.parquet"], "is written as .jsonl"),
+        (["filter", file, "--output", output, "--dropped", str(folder)], "a folder lies there"),
+        (["filter", file, "--output", output, "--min-ms-per-char", "nan"], "min_ms_per_char"),
     ]:
         assert cli.main(["data", *command]) == 2
         assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "pairs.jsonl"]
 
 
 def test_configs_are_listed_with_what_they_are(capsys):
@@ -192,3 +222,23 @@ def test_prompts_are_filtered_by_a_classifier_that_was_trained_here(tmp_path, ca
     rows = [json.loads(line) for line in dropped.splitlines()]
     assert len(rows) == 70 and {"surplus", "unanswerable"} <= {row["reason"] for row in rows}
     assert cli.main([*command, "--dropped", kept]) == 2
+    before = Path(given).read_bytes()
+    for output, message in [
+        (given, "a file each"),
+        (str(tmp_path / "kept.parquet"), "is written as .jsonl"),
+        (str(tmp_path / "quality.jsonl"), "a folder lies there"),
+    ]:
+        (tmp_path / "quality.jsonl").mkdir(exist_ok=True)
+        assert cli.main(["data", "prompts", given, "--output", output]) == 2
+        assert message in capsys.readouterr().err
+    assert Path(given).read_bytes() == before and not (tmp_path / "kept.parquet").exists()
+
+
+def test_a_classifier_needs_two_kinds_of_prompts(tmp_path, capsys):
+    labelled, folder = str(tmp_path / "labelled.jsonl"), tmp_path / "quality"
+    alike = [p for p in prompts_by_quality(200, 0, "first") if p.quality == "clear"]
+    records.write(labelled, alike)
+    assert cli.main(["data", "learn-quality", labelled, "--output", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert f"{labelled}: all prompts are labelled 'clear'; at least two kinds" in told
+    assert not folder.exists()

@@ -1,5 +1,6 @@
 """The report of a reward model's run against numbers made another way."""
 
+import dataclasses
 import json
 import math
 import re
@@ -13,7 +14,8 @@ from glm_jax.data.length_model import PairLengths
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.train import cli
-from glm_jax.train.reports import pipeline_report, reward_report
+from glm_jax.train.reports import html_page, pipeline_report, reward_figures, reward_report
+from glm_jax.train.reports.reward_schema import RewardReport
 
 N = 600
 
@@ -113,13 +115,13 @@ def test_a_model_that_means_what_it_says_is_calibrated_and_a_loud_one_is_not():
     draw = np.random.default_rng(1)
     logits = draw.normal(0, 1.5, 20_000)
     truth = draw.random(20_000) < 1 / (1 + np.exp(-logits))
-    margins_N, ids = np.where(truth, logits, -logits), [str(i) for i in range(20_000)]
-    honest = reward_report.calibration(ids, margins_N)
+    margins_N, places = np.where(truth, logits, -logits), range(20_000)
+    honest = reward_report.calibration(places, margins_N)
     assert honest["error"] < 0.02
     for one in honest["bins"]:
         assert one["low"] <= one["predicted"] <= one["high"]
         assert one["ci95"][0] - 0.02 < one["predicted"] < one["ci95"][1] + 0.02
-    assert reward_report.calibration(ids, 4 * margins_N)["error"] > 0.1
+    assert reward_report.calibration(places, 4 * margins_N)["error"] > 0.1
 
 
 def test_length_alone_is_fitted_on_the_training_pairs_where_they_are_given(run):
@@ -133,6 +135,35 @@ def test_length_alone_is_fitted_on_the_training_pairs_where_they_are_given(run):
     assert (
         given["pairs"]["as_they_are"]["length_only"] != folds["pairs"]["as_they_are"]["length_only"]
     )
+
+
+def test_pairs_of_one_id_keep_their_own_texts_and_are_swapped_apart(run):
+    made, pairs = rows(), texts(rows())
+    pairs = [dataclasses.replace(p, id="same", chosen=f"of row {i}") for i, p in enumerate(pairs)]
+    told = [row | {"id": "same", "row": i} for i, row in enumerate(made)]
+    write(run, told[::-1])  # a line's own row is what counts
+    found = reward_report.reward_report(run, held_out=pairs)
+    for wrong in found["mistakes"]:
+        row = int(wrong["chosen"].removeprefix("of row "))
+        assert wrong["chosen_score"] == made[row]["chosen_score"]
+    write(run, made)  # without rows they are the lines
+    expected = reward_report.reward_report(run)["calibration"]
+    assert found["calibration"]["error"] == pytest.approx(expected["error"])
+    assert any(0 < one["observed"] < 1 for one in expected["bins"])
+
+
+def test_a_category_called_all_stays_apart_from_all_pairs(run):
+    made = [row | {"category": "all"} if row["category"] == "qa" else row for row in rows()]
+    write(run, made)
+    scores = reward_report.reward_report(run)["scores"]
+    assert scores["all"]["chosen"]["n"] == 600 and scores["all (category)"]["chosen"]["n"] == 200
+
+
+def test_the_spread_of_a_steps_scores_is_drawn_from_their_size(run):
+    lines(run / "metrics.jsonl", [{"step": i, "score": 3.0, "score_size": 5.0} for i in range(3)])
+    report = html_page.parse(RewardReport, reward_report.reward_report(run))
+    level = reward_figures.level(report.training)
+    assert (level.low, level.high) == ([-1.0] * 3, [7.0] * 3)
 
 
 def test_page_is_whole_tells_why_accuracies_differ_and_runs_nothing(run):

@@ -245,3 +245,52 @@ def test_settings_that_cannot_be_are_refused(here, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         reward.run(config(here, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_held_out_pairs_are_no_ties_and_share_no_prompt_with_training(here, tmp_path, capsys):
+    pairs = read(here / "pairs.jsonl", Pair)
+    files = {
+        "training": pairs[:60],
+        "ties": [dataclasses.replace(pair, tie=True) for pair in pairs[60:]],
+        "shared": pairs[50:],
+    }
+    for name, some in files.items():
+        write(tmp_path / f"{name}.jsonl", some)
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in files}
+    given = config(here, tmp_path / "run", pairs=files["training"], heldout=0.0, epochs=0.2)
+    for pairs_file, heldout, message in [
+        ("training", "ties", "ties.jsonl: all pairs are ties"),
+        ("ties", "shared", "ties.jsonl: all pairs are ties"),
+        ("training", "training", "training.jsonl: every first user message stands in"),
+    ]:
+        changes = {"pairs": files[pairs_file], "heldout_pairs": files[heldout]}
+        with pytest.raises(InputError, match=message):
+            reward.run(dataclasses.replace(given, patience=1, **changes))
+    assert not (tmp_path / "run").exists()
+    reward.run(dataclasses.replace(given, heldout_pairs=files["shared"]))
+    assert "left out 10 of 46 held-out pairs" in capsys.readouterr().out
+    scores = read_rows(tmp_path / "run/scores.jsonl")
+    assert [row["id"] for row in scores] == [f"p{i}" for i in range(60, 96)]
+
+
+def test_the_untrained_head_is_never_kept(here, tmp_path, capsys):
+    """Even where it is better than all that follows, and what is kept is said."""
+    wild = OptimizerConfig(learning_rate=3.0, max_grad_norm=None)
+    given = config(here, tmp_path / "run", epochs=1.0, optimizer=wild)
+    folder = reward.run(given)
+    rows = read_rows(tmp_path / "run/evaluations.jsonl")
+    assert min(rows, key=lambda row: row["balanced_loss"])["step"] == 0
+    best = min(rows[1:], key=lambda row: row["balanced_loss"])
+    scores = read_rows(tmp_path / "run/scores.jsonl")
+    right = np.mean([0.5 + 0.5 * np.sign(r["chosen_score"] - r["rejected_score"]) for r in scores])
+    assert right == pytest.approx(best["accuracy"])
+    steps = len(read_rows(tmp_path / "run/metrics.jsonl"))
+    said = f"kept the model after step {best['step']} of {steps}"
+    assert said in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run/report.json").read_text())
+    assert summary["kept"] == {"step": best["step"], "steps": steps}
+    assert (
+        f"model after step {best['step']} of {steps}" in (tmp_path / "run/report.html").read_text()
+    )
+    assert reward.run(given) == folder
+    assert f"finished, it lies in {folder}" in capsys.readouterr().out.replace("\n", "")

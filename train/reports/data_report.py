@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.data.balance import balance
+from glm_jax.data.balance import balance, same_draws
 from glm_jax.data.length_model import PairLengths, cross_validated
 from glm_jax.data.pair_sizes import PairSizes, measure, sample, table
 from glm_jax.data.records import Pair
@@ -57,6 +57,8 @@ def data_report(
     if not found.pairs:
         raise InputError(f"{file or title}: no pairs to report on, {found.ties} are ties")
     sizes = measure(found.pairs, tokenizer, by, seed)
+    if again := same_draws(sizes.draws_N):
+        raise InputError(pair_files.same_id(file or title, found.pairs[again[0]].id))
     balanced = balance(
         sizes.chosen_N, sizes.rejected_N, sizes.draws_N, sizes.group_codes(), buckets=buckets
     )

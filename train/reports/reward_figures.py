@@ -128,8 +128,11 @@ def _pairs(by: Mapping) -> int:
 
 
 def _training(report: RewardReport) -> Iterable[Panel | None]:
-    yield _level("Level of the scores, and their spread", report.training)
-    yield _level("The same on held-out pairs", report.evaluations)
+    for title, rows in (
+        ("Level of the scores, and their spread", report.training),
+        ("The same on held-out pairs", report.evaluations),
+    ):
+        yield curves(title, [level(rows)], x="step")
     losses = [
         _metric(report.evaluations, "loss", "as they are", "score", hollow=True),
         _metric(report.evaluations, "balanced_loss", "balanced"),
@@ -140,15 +143,22 @@ def _training(report: RewardReport) -> Iterable[Panel | None]:
         yield curves(f"{name.capitalize()} in training", [series], x="step")
 
 
-def _level(title: str, rows: Rows) -> Panel | None:
+def level(rows: Rows) -> Series:
     """The mean score, and a standard deviation to either side."""
 
     def end(sign: int) -> list[float | None]:
-        known = [(row.get("score"), row.get("score_spread")) for row in rows]
+        known = [(row.get("score"), _spread(row)) for row in rows]
         return [None if None in pair else pair[0] + sign * pair[1] for pair in known]
 
     mean = _metric(rows, "score", "mean score", "score")
-    return curves(title, [replace(mean, low=end(-1), high=end(1))], x="step")
+    return replace(mean, low=end(-1), high=end(1))
+
+
+def _spread(row: Mapping[str, float]) -> float | None:
+    """The standard deviation of the scores; a step says the root of their mean square instead."""
+    if "score_spread" in row or not {"score", "score_size"} <= row.keys():
+        return row.get("score_spread")
+    return max(row["score_size"] ** 2 - row["score"] ** 2, 0.0) ** 0.5
 
 
 def _metric(rows: Rows, name: str, label: str, colour: str = "ppo", hollow: bool = False) -> Series:

@@ -16,8 +16,10 @@ import yaml
 
 from glm_jax.data.length_model import PairLengths, cross_validated, fit
 from glm_jax.data.records import Pair, draw
+from glm_jax.train.heldout_pairs import kept
 from glm_jax.train.reports import html_page, scored_pairs
-from glm_jax.train.reports.numbers import percent, span
+from glm_jax.train.reports.numbers import count, percent, span
+from glm_jax.train.reports.pipeline_schema import Rows
 from glm_jax.train.reports.reward_figures import figures
 from glm_jax.train.reports.reward_schema import RewardReport
 from glm_jax.train.reports.scored_pairs import Columns, ScoredPair
@@ -37,7 +39,7 @@ def reward_report(
     `evaluations.jsonl` and `config.yaml` in the folder.
 
     The length-only baseline is fitted on the lengths of the `training` pairs; without them, in
-    folds of the held-out ones. The texts of mistakes come from `held_out`, by id.
+    folds of the held-out ones. The texts of mistakes come from `held_out`, by place.
     """
     folder = Path(folder)
     pairs = scored_pairs.read(folder)
@@ -49,6 +51,9 @@ def reward_report(
     balanced = np.flatnonzero(found.balanced_N)
     sets = {"as_they_are": np.arange(len(pairs)), "balanced": balanced}
     config = folder / "config.yaml"
+    steps, evaluations = (
+        read_rows(folder / f"{name}.jsonl") for name in ("metrics", "evaluations")
+    )
     return {
         "kind": "reward",
         "title": f"Reward model: {folder.resolve().name}",
@@ -59,10 +64,11 @@ def reward_report(
             for name, rows in sets.items()
             if len(rows)
         },
-        "calibration": calibration([pair.id for pair in pairs], found.margins_N),
+        "calibration": calibration([pair.row for pair in pairs], found.margins_N),
         "scores": scores(pairs),
-        "training": read_rows(folder / "metrics.jsonl"),
-        "evaluations": read_rows(folder / "evaluations.jsonl"),
+        "kept": _kept(steps, evaluations),
+        "training": steps,
+        "evaluations": evaluations,
         "mistakes": mistakes(pairs, held_out),
     }
 
@@ -100,13 +106,14 @@ def judged(found: Columns, alone_N: np.ndarray) -> dict[str, Any]:
     }
 
 
-def calibration(ids: Sequence[str], margins_N: np.ndarray) -> dict[str, Any]:
+def calibration(rows: Sequence[int], margins_N: np.ndarray) -> dict[str, Any]:
     """Predicted sigmoid(r_first - r_second) against how often the first is the better one.
 
-    Which response is first is drawn by the pair's id: put the better one first and every model
-    looks too modest. `error` is the expected calibration error, sum_b n_b |observed - predicted|/N.
+    Which response is first is drawn by the pair's row, since ids may be equal: put the better one
+    first and every model looks too modest. `error` is the expected calibration error,
+    sum_b n_b |observed - predicted| / N.
     """
-    swapped_N = np.array([draw(0, pair_id) & 1 for pair_id in ids], bool)
+    swapped_N = np.array([draw(0, f"{row}") & 1 for row in rows], bool)
     predicted_N = _sigmoid(np.where(swapped_N, -margins_N, margins_N))
     bin_N = np.minimum((predicted_N * BINS).astype(int), BINS - 1)
     bins = []
@@ -123,7 +130,7 @@ def calibration(ids: Sequence[str], margins_N: np.ndarray) -> dict[str, Any]:
                 "n": first["n"],
             }
         )
-    error = sum(b["n"] * abs(b["observed"] - b["predicted"]) for b in bins) / len(ids)
+    error = sum(b["n"] * abs(b["observed"] - b["predicted"]) for b in bins) / len(rows)
     return {"error": error, "bins": bins}
 
 
@@ -134,6 +141,8 @@ def scores(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
     low, high = np.quantile(every, [0.002, 0.998])
     edges = np.linspace(low, high if high > low else low + 1, 25)
     parts = {name: np.flatnonzero(names == name) for name in sorted(set(names))}
+    if "all" in parts:  # a category of that name
+        parts["all (category)"] = parts.pop("all")
     return {
         name: {
             side: _distribution(every[rows, column], edges)
@@ -146,15 +155,15 @@ def scores(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
 def mistakes(pairs: Sequence[ScoredPair], held_out: Iterable[Pair] = ()) -> list[dict[str, Any]]:
     """The pairs ranked wrongly with the largest margins, the surest first."""
     wrong = [pair for pair in pairs if pair.chosen_score < pair.rejected_score]
-    wrong.sort(key=lambda pair: (pair.chosen_score - pair.rejected_score, pair.id))
+    wrong.sort(key=lambda pair: (pair.chosen_score - pair.rejected_score, pair.row))
     wrong = wrong[:MISTAKES]
-    wanted = {pair.id for pair in wrong}
-    texts = {pair.id: _texts(pair) for pair in held_out if pair.id in wanted}
+    wanted = {pair.row for pair in wrong}
+    texts = {row: _texts(pair) for row, pair in enumerate(held_out) if row in wanted}
     return [
         {
-            **pair.model_dump(exclude={"balanced", "prompt_tokens", "turns"}),
+            **pair.model_dump(exclude={"row", "balanced", "prompt_tokens", "turns"}),
             "probability": 1 / (1 + exp(pair.chosen_score - pair.rejected_score)),
-            **texts.get(pair.id, {}),
+            **texts.get(pair.row, {}),
         }
         for pair in wrong
     ]
@@ -193,7 +202,19 @@ def summary(report: RewardReport) -> list[str]:
                 f" {percent(found.accuracy)} (95 % interval {span(*found.ci95, plus=False)}),"
                 f" length alone in {alone}."
             )
+    if report.kept:
+        said.append(
+            f"It is the model after step {count(report.kept.step)} of {count(report.kept.steps)},"
+            " the one with the least ranking loss on the balanced pairs."
+        )
     return said
+
+
+def _kept(steps: Rows, evaluations: Rows) -> dict[str, int] | None:
+    """Which model was kept, where the run's files say it."""
+    if not any(row.get("step") and "balanced_loss" in row for row in evaluations):
+        return None
+    return {"step": kept(evaluations)["step"], "steps": len(steps)}
 
 
 def difference(report: RewardReport) -> str | None:

@@ -73,6 +73,11 @@ class Mistake(Block):
     rejected: str | None = None
 
 
+class Kept(Block):
+    step: int
+    steps: int
+
+
 class RewardReport(Block):
     kind: Literal["reward"] = "reward"
     title: str
@@ -81,6 +86,7 @@ class RewardReport(Block):
     pairs: dict[Labels, Judged]
     calibration: Calibration
     scores: dict[Name, dict[Side, Scores]]
+    kept: Kept | None = None
     training: Rows
     evaluations: Rows
     mistakes: list[Mistake]

@@ -19,6 +19,8 @@ class ScoredPair(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
+    row: int = 0
+    "its place among the held-out pairs, from 0; the line's if the file does not say"
     id: str
     category: str | None = None
     language: str | None = None
@@ -52,7 +54,10 @@ def read(folder: str | Path) -> list[ScoredPair]:
     pairs = []
     for number, line in enumerate(lines, start=1):
         try:
-            pairs.append(ScoredPair.model_validate_json(line))
+            pair = ScoredPair.model_validate_json(line)
+            if "row" not in pair.model_fields_set:
+                pair = pair.model_copy(update={"row": number - 1})
+            pairs.append(pair)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the line"
