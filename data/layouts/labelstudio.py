@@ -43,7 +43,7 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
         sides = _sides(data, result)
         return [
             [
-                Response(name, text(data, name, f"data.{name}"), int(side != selected))
+                Response(None, text(data, name, f"data.{name}"), int(side != selected))
                 for side, name in zip(("left", "right"), sides, strict=True)
             ]
         ]
@@ -55,8 +55,12 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
 def _sides(data: Row, result: Row) -> list[str]:
     """The fields that stood left and right: as the result says, or by their names."""
     named = result.get("to_name")
-    names = re.split(r",\s*", named) if isinstance(named, str) else list(named or [])
-    if len(names) == 2 and all(name in data for name in names):
+    names = re.split(r",\s*", named) if isinstance(named, str) else named
+    if (
+        isinstance(names, list)
+        and len(names) == 2
+        and all(isinstance(name, str) and name in data for name in names)
+    ):
         return names
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     sides = sorted(name for name in texts if _SIDES.fullmatch(name))
@@ -91,10 +95,7 @@ def _buckets(data: Row, ranker: Any, path: str) -> list[list[Response]]:
             )
         if bucket != "_":
             rankings.append(
-                [
-                    Response(str(name), _shown(items[str(name)]), rank)
-                    for rank, name in enumerate(names)
-                ]
+                [Response(None, _shown(items[str(n)]), rank) for rank, n in enumerate(names)]
             )
     return rankings
 

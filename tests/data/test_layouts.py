@@ -198,6 +198,7 @@ def ranked(pairs: list[Pair]) -> list[tuple]:
 
 def test_all_pairs_of_a_ranking(tmp_path):
     responses = [
+        {"text": "not ranked"},
         {"text": "c", "rank": 2},
         {"text": "a", "rank": 0, "id": "best"},
         {"text": "b", "rank": 2},
@@ -206,9 +207,9 @@ def test_all_pairs_of_a_ranking(tmp_path):
     layout, pairs = read(tmp_path, {"id": 5, "prompt": "Sky?", "responses": responses})
     assert layout == "ranked" and {p.prompt_id for p in pairs} == {"5"}
     assert ranked(pairs) == [
-        ("5.1", "a", "c", "best", "0", False),
-        ("5.2", "a", "b", "best", "2", False),
-        ("5.3", "c", "b", "0", "2", True),
+        ("5.1", "a", "c", "best", None, False),
+        ("5.2", "a", "b", "best", None, False),
+        ("5.3", "c", "b", None, None, True),
     ]
 
 
