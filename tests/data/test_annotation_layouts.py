@@ -123,6 +123,7 @@ RECORDS = {
     "labelstudio": lambda i, one, two, side: task(
         {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": side}},
         data={"prompt": "q", "answer1": one, "answer2": two},
+        completed_by=i,
     ) | {"id": i},
 }  # fmt: skip
 

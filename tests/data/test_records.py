@@ -111,7 +111,7 @@ def test_bad_files(tmp_path):
     for name, message in [
         ("none.jsonl", "no such file"),
         ("empty.jsonl", "no records"),
-        ("latin.jsonl", "1: not UTF-8: byte 13 of the line"),
+        ("latin.jsonl", "1: not UTF-8: byte 13 of the row"),
         ("plain.gz", "cannot be read"),
         ("cut.gz", "cannot be read"),
         ("", "cannot be read"),
