@@ -122,6 +122,17 @@ PAIR = Pair(id="1", prompt=[user("Sky?")], chosen="Blue.", rejected="Green.")
             [Pair(id="1", prompt=[user("The sky is ")], chosen="blue.", rejected="brown.")],
         ),
         (
+            "trl-standard-implicit",
+            {"chosen": "What’s your pet? I like dogs", "rejected": "What’s your pet? I like dolls"},
+            [Pair(id="1", prompt=[user("What’s your pet? I like ")], chosen="dogs",
+                  rejected="dolls")],
+        ),
+        (
+            "trl-standard-implicit",
+            {"chosen": "天空是蓝色", "rejected": "天空是绿色"},
+            [Pair(id="1", prompt=[user("天空是")], chosen="蓝色", rejected="绿色")],
+        ),
+        (
             "trl",
             {
                 "prompt": "Sky?",
