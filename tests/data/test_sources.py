@@ -154,6 +154,8 @@ def test_names_and_places_of_fields(tmp_path):
     path.write_text("\n" + json.dumps(json.loads(GOOD) | {"set": 3, "lang": "zh", "tongue": "en"}))
     (pair,) = open_pairs(path, category="set")
     assert (pair.id, pair.category, pair.language) == ("2", "3", "zh")
+    path.write_text(path.read_text().replace('"set"', '"language": null, "set"'))
+    assert [pair.language for pair in open_pairs(path)] == ["zh"]
     (pair,) = open_pairs(path, language="tongue")
     assert (pair.category, pair.language) == (None, "en")
     with pytest.raises(
@@ -201,7 +203,7 @@ BAD = {
     "plain.jsonl.zst": (GOOD, ": cannot be read: ZSTD"),
     "surrogate.json": (f'[{GOOD}, {{"prompt": "\\ud800"}}]', ":2: not JSON"),
     "nan.json": (f"[{GOOD}, NaN]", ":2: not JSON"),
-    "latin.json": (b"[" + f"{GOOD},".encode() * 9 + b'{"prompt": "\xe9"}]', ":10: not UTF-8: byte 13"),
+    "latin.json": (f"[{GOOD},".encode() + b'{"prompt": "\xe9"}]', ":2: not UTF-8: byte 13"),
     "deep.json": (f"[{GOOD}, " + "[" * 9999 + "]" * 10000, ":2: .* nested too deeply"),
     "state": (described("state.json", "{}"), ": cannot be read: state.json: no list '_data_files'"),
     "dict": (described("dataset_dict.json", "{}"), ": .*dataset_dict.json: no list 'splits'"),
