@@ -40,7 +40,7 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
         selected = value.get("selected") if isinstance(value, Mapping) else None
         if selected not in ("left", "right"):
             raise ValueError(f"field '{path}.value.selected': expected left or right")
-        sides = _sides(data, result)
+        sides = _sides(data, result, path)
         return [
             [
                 Response(None, text(data, name, f"data.{name}"), int(side != selected))
@@ -52,15 +52,13 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
     return []
 
 
-def _sides(data: Row, result: Row) -> list[str]:
+def _sides(data: Row, result: Row, path: str) -> list[str]:
     """The fields that stood left and right: as the result says, or by their names."""
     named = result.get("to_name")
-    names = re.split(r",\s*", named) if isinstance(named, str) else named
-    if (
-        isinstance(names, list)
-        and len(names) == 2
-        and all(isinstance(name, str) and name in data for name in names)
-    ):
+    names = re.split(r",\s*", named) if isinstance(named, str) else named or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"field '{path}.to_name': expected the names of two fields")
+    if len(names) == 2 and all(name in data for name in names):
         return names
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     sides = sorted(name for name in texts if _SIDES.fullmatch(name))
