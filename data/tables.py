@@ -20,8 +20,9 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, row in enumerate(_reader(path)(path), start=1):
             yield number, {name: value for name, value in row.items() if value is not None}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except FileNotFoundError as error:
+        what = f"cannot be read: {error}" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}") from None
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these
         if isinstance(error, InputError):
             raise

@@ -206,6 +206,10 @@ BAD = {
     "latin.json": (f"[{GOOD},".encode() + b'{"prompt": "\xe9"}]', ":2: not UTF-8: byte 13"),
     "deep.json": (f"[{GOOD}, " + "[" * 9999 + "]" * 10000, ":2: .* nested too deeply"),
     "state": (described("state.json", "{}"), ": cannot be read: state.json: no list '_data_files'"),
+    "gone": (
+        described("state.json", '{"_data_files": [{"filename": "no.arrow"}]}'),
+        ": cannot be read: .*no.arrow",
+    ),
     "dict": (described("dataset_dict.json", "{}"), ": .*dataset_dict.json: no list 'splits'"),
     "other": (described("dataset_info.json", "[]"), ": .*: a directory, but none of"),
     "list.jsonl": (f"{GOOD}\n[1]", ":2: expected a JSON object, got list"),
