@@ -107,12 +107,17 @@ def _check_part(part: PairFile, max_errors: int) -> Checked:
             for pair in pairs:
                 found.groups[pair.category, pair.language] += 1
                 found.fields.update(
-                    [name for name in OPTIONAL if getattr(pair, name) not in (None, False)]
+                    [name for name in OPTIONAL if not _is_absent(getattr(pair, name))]
                 )
     except InputError as error:  # the rest cannot be read
         found.wrong += 1
         found.errors.append(str(error))
     return found
+
+
+def _is_absent(value: object) -> bool:
+    """A number of 0 is there, though it equals False."""
+    return value is None or value is False
 
 
 def _add(found: Checked, parts: Iterator[Checked], max_errors: int, told: Told, n: int) -> None:

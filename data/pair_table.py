@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glm_jax.data.parallel import in_order
-from glm_jax.data.records import Message, Pair, draw
+from glm_jax.data.records import Message, Pair, draw, is_tie
 from glm_jax.errors import InputError
 
 PART = 2**24  # bytes of a file that one process reads at a time
@@ -202,11 +202,6 @@ def _flags(pair: Pair, asked: str, one_node: bool) -> int:
         invalid = invalid or (not tie and votes["rejected"] > votes["chosen"])
     empty = not chosen.strip() or not rejected.strip()
     return INVALID * invalid | EMPTY * empty | IDENTICAL * same | TIE * tie
-
-
-def is_tie(one: Any, other: Any, neither: Any) -> Any:
-    """Equal votes are a tie; so are more votes for neither than for the better side."""
-    return (one == other) | ((neither > one) & (neither > other))
 
 
 def _hash(text: str) -> int:

@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from glm_jax.data import rows, writing
@@ -16,6 +16,12 @@ from glm_jax.errors import InputError
 
 Role = Literal["system", "user", "assistant", "observation"]
 Quality = Literal["clear", "unclear_intention", "unclear_semantics", "unanswerable"]
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+"what a column of the table of pairs holds"
 
 
 class Message(TypedDict):
@@ -26,9 +32,9 @@ class Message(TypedDict):
 class Votes(TypedDict):
     """How many annotators preferred which response, and how many neither."""
 
-    chosen: int
-    rejected: int
-    tie: int
+    chosen: Count
+    rejected: Count
+    tie: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +69,17 @@ class Pair:
     prompt: list[Message]
     chosen: str
     rejected: str
-    tie: bool = False
-    margin: FiniteFloat | None = None
+    tie: Flag = False
+    margin: Number | None = None
     "how much better in score the chosen one should be: enters the ranking loss"
-    strength: FiniteFloat | None = None
+    strength: Number | None = None
     "how clearly it is preferred, as the annotator said: 1 slightly, 2 clearly, more: very"
-    weight: FiniteFloat | None = None
+    weight: Number | None = None
     "of the pair in the loss; 1 if not given"
     category: str | None = None
     language: str | None = None
     annotator: str | None = None
-    milliseconds: FiniteFloat | None = None
+    milliseconds: Number | None = None
     "that the annotator took for the pair"
     votes: Votes | None = None
     "of all annotators of the pair, once they are added up"
@@ -136,7 +142,15 @@ def parse(values: dict[str, Any], record: type[Record]) -> Record:
         raise ValueError("field 'prompt' is empty; expected at least one message")
     if parsed.prompt[-1]["role"] == "assistant":
         raise ValueError("field 'prompt' ends with an assistant message; that is the response")
+    votes = parsed.votes if record is Pair else None
+    if votes and is_tie(votes["chosen"], votes["rejected"], votes["tie"]):
+        return replace(parsed, tie=True)
     return parsed
+
+
+def is_tie(one: Any, other: Any, neither: Any) -> Any:
+    """Equal votes are a tie; so are more votes for neither than for the better side."""
+    return (one == other) | ((neither > one) & (neither > other))
 
 
 def name_field(values: dict[str, Any], name: str, field: str | None) -> None:

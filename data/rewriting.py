@@ -1,6 +1,6 @@
 """The second pass over a file: its pairs again, each into the file it was decided for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,6 +47,12 @@ def rewrite(
                 open_files.enter_context(writing.opened(part, path.suffix))
                 for part, path in zip(unfinished, outputs, strict=True)
             ]
+            if len(parts) == 1:  # line by line: the part may be a file that cannot be cut
+                part, targets, _, edit_part = next(tasks)
+                for target, line in _lines(part, targets, edit_part):
+                    files[target].write(line)
+                done(1)
+                return
             for number, texts in enumerate(in_order(_written, tasks), start=1):
                 for file, text in zip(files, texts, strict=True):
                     file.write(text)
@@ -70,11 +76,19 @@ def _written(
 ) -> list[bytes]:
     """The lines of a part for each output."""
     lines: list[list[bytes]] = [[] for _ in range(outputs)]
+    for target, line in _lines(pairs, where, edit):
+        lines[target].append(line)
+    return [b"".join(found) for found in lines]
+
+
+def _lines(
+    pairs: Iterable[Pair], where: np.ndarray, edit: Edit | None
+) -> Iterator[tuple[int, bytes]]:
+    """Each line of a part that is written, and to which output."""
     targets, rows = where.tolist(), 0
     for row, pair in enumerate(pairs):
         rows = row + 1
         if rows <= len(targets) and targets[row] != NOWHERE:
-            lines[targets[row]].append(to_json(to_dict(pair) if edit is None else edit(row, pair)))
+            yield targets[row], to_json(to_dict(pair) if edit is None else edit(row, pair)) + b"\n"
     if rows != len(targets):
         raise InputError("the pairs have changed while they were read; start again")
-    return [b"".join([line + b"\n" for line in found]) for found in lines]

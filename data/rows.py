@@ -41,7 +41,8 @@ def rows(path: str | Path, span: Span = WHOLE) -> Iterator[tuple[int, Raw]]:
     tensorflow-datasets. Raises InputError if the file cannot be read, or not to its end.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix == ".parquet" or (path.parent / "dataset_info.json").is_file():
+    is_split = not path.exists() and (path.parent / "dataset_info.json").is_file()
+    if path.is_dir() or path.suffix == ".parquet" or is_split:
         from glm_jax.data import tables
 
         yield from tables.rows(path)
@@ -130,12 +131,17 @@ def _lines(file: io.BufferedReader, span: Span) -> Iterator[tuple[int, Raw]]:
 
 
 def _elements(file: io.BufferedReader) -> Iterator[tuple[int, Raw]]:
-    """The elements of one JSON array, as JSON exports are written, a few in memory at a time."""
-    with io.TextIOWrapper(file, "utf-8-sig") as source:
+    """The elements of one JSON array, as JSON exports are written, a few in memory at a time.
+
+    Only where they end is found here; they are parsed, and refused, as lines are.
+    """
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape") as source:
         text, at, number = source.read(_BLOCK).lstrip(), 1, 1
         while True:
             try:
-                value, end = _element(text, at)
+                element, end = _element(text, at)
+            except RecursionError:
+                raise EOFError(f"element {number} is nested too deeply") from None
             except ValueError as error:
                 more = (
                     source.read(max(_BLOCK, len(text))) if len(text) - at <= MAX_ROW_BYTES else ""
@@ -146,41 +152,32 @@ def _elements(file: io.BufferedReader) -> Iterator[tuple[int, Raw]]:
                     ) from None
                 text, at = text[at:] + more, 0
                 continue
-            if value is _END:
+            if element is None:
                 if (text[end:] + source.read(_BLOCK)).strip():
                     raise EOFError("something stands behind the array")
                 return
-            yield number, value if isinstance(value, dict) else _no_object(value)
+            yield number, element.encode("utf-8", "surrogateescape")
             number, at = number + 1, end
 
 
-def _element(text: str, at: int) -> tuple[Any, int]:
-    """The element that begins at or behind `at`, and the place behind its comma."""
+def _element(text: str, at: int) -> tuple[str | None, int]:
+    """The element that begins at or behind `at`, None at the end; the place behind its comma."""
     at = _past_blanks(text, at)
     if text.startswith("]", at):
-        return _END, at + 1
-    value, end = _DECODER.raw_decode(text, at)
-    end = _past_blanks(text, end)
+        return None, at + 1
+    _, stop = _DECODER.raw_decode(text, at)
+    end = _past_blanks(text, stop)
     if not text.startswith((",", "]"), end):
         raise ValueError("no comma behind an element")
-    return value, end + text.startswith(",", end)
+    return text[at:stop], end + text.startswith(",", end)
 
 
 def _past_blanks(text: str, at: int) -> int:
     return _BLANKS.match(text, at).end()
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder()
 _BLANKS = re.compile(r"\s*")
-_END = object()
-
-
-def _no_object(value: object) -> ValueError:
-    return ValueError(f"expected a JSON object, got {type(value).__name__}")
 
 
 def _to_the_next_line(file: io.BufferedReader) -> int:
@@ -205,5 +202,5 @@ def _not_json(raw: bytes, error: ValueError) -> str:
     try:
         raw.decode()
     except UnicodeDecodeError as wrong:
-        return f"not UTF-8: byte {wrong.start + 1} of the line"
+        return f"not UTF-8: byte {wrong.start + 1} of the row"
     return f"not JSON: {error}"

@@ -93,8 +93,8 @@ def name(row: dict[str, Any], number: int, category: str | None, language: str |
     row["id"] = str(number if row.get("id") is None else row["id"])
     records.name_field(row, "category", category)
     records.name_field(row, "language", language)
-    if "lang" in row and language is None and isinstance(row["lang"], str):
-        row.setdefault("language", row["lang"])
+    if language is None and row.get("language") is None and isinstance(row.get("lang"), str):
+        row["language"] = row["lang"]
 
 
 def _recognised(path: str, first: list[tuple[int, Raw]]) -> str:

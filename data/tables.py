@@ -20,8 +20,9 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, row in enumerate(_reader(path)(path), start=1):
             yield number, {name: value for name, value in row.items() if value is not None}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except FileNotFoundError as error:
+        what = f"cannot be read: {error}" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}") from None
     except (OSError, ValueError) as error:  # what pyarrow raises is one of these
         if isinstance(error, InputError):
             raise
@@ -32,17 +33,17 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _reader(path: Path) -> Any:
     if path.suffix == ".parquet" and not path.is_dir():
         return _parquet
-    if not path.exists() and (path.parent / "dataset_info.json").is_file():
+    if not path.exists() and tfds_folder.is_one(path.parent):
         return tfds_folder.rows
     names = {file.name for file in path.iterdir()}
     if "state.json" in names:
         return _arrow
     if "dataset_dict.json" in names:
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        splits = _listed(path / "dataset_dict.json", "splits")
         raise InputError(
             f"{path}: name one of its splits: {', '.join(str(path / s) for s in splits)}"
         )
-    if "dataset_info.json" in names:
+    if tfds_folder.is_one(path):
         return tfds_folder.rows
     raise InputError(
         f"{path}: cannot be read: a directory, but none of `datasets` (state.json) nor of "
@@ -61,14 +62,25 @@ def _arrow(path: Path) -> Iterator[dict[str, Any]]:
     """What `save_to_disk` of `datasets` writes: Arrow streams, in the order of state.json."""
     import pyarrow
 
-    state = json.loads((path / "state.json").read_text())
-    if state.get("_indices_data_files"):
+    state = path / "state.json"
+    if _listed(state, "_indices_data_files", []):
         raise InputError(
             f"{path}: only a selection of its rows: call flatten_indices() before saving"
         )
-    for file in state["_data_files"]:
+    for file in _listed(state, "_data_files"):
+        if not (isinstance(file, Mapping) and isinstance(file.get("filename"), str)):
+            raise ValueError(f"{state.name}: '_data_files' without a 'filename'")
         with pyarrow.OSFile(str(path / file["filename"])) as source:
             yield from _of_batches(pyarrow.ipc.open_stream(source))
+
+
+def _listed(description: Path, field: str, default: list[Any] | None = None) -> list[Any]:
+    """A list in a file that describes a folder; ValueError if there is none."""
+    known = json.loads(description.read_text())
+    found = (known.get(field) or default) if isinstance(known, Mapping) else None
+    if not isinstance(found, list):
+        raise ValueError(f"{description.name}: no list '{field}'")
+    return found
 
 
 def _of_batches(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:

@@ -21,10 +21,18 @@ _TEXTS = (
 _NUMBERS = ("margin", "strength", "weight", "milliseconds")
 
 
+def is_one(folder: Path) -> bool:
+    """Other programs describe other things in files of the same name."""
+    splits = _info(folder).get("splits")
+    return isinstance(splits, list) and all(
+        isinstance(split, Mapping) and isinstance(split.get("name"), str) for split in splits
+    )
+
+
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a data set's one split, or of the split that the last part of the path names."""
     folder, split = (path, None) if path.is_dir() else (path.parent, path.name)
-    info = json.loads((folder / "dataset_info.json").read_text())
+    info = _info(folder)
     splits = [found["name"] for found in info.get("splits", [])]
     if info.get("fileFormat") != "array_record":
         raise InputError(
@@ -95,6 +103,13 @@ def write(path: str | Path, pairs: Iterable[Mapping[str, Any]]) -> None:
         os.replace(builder.data_dir, whole)
         shutil.rmtree(part)
         os.replace(whole, part)
+
+
+def _info(folder: Path) -> Mapping[str, Any]:
+    """What describes the folder; nothing if that is not there, or no object."""
+    file = folder / "dataset_info.json"
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:

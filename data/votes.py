@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glm_jax.data.pair_table import TIE, PairTable, is_tie, mixed
+from glm_jax.data.pair_table import TIE, PairTable, mixed
+from glm_jax.data.records import is_tie
 
 
 class Judgements(NamedTuple):
@@ -54,8 +55,10 @@ def repeated(keys: np.ndarray, alive: np.ndarray) -> np.ndarray:
 def add_up(table: PairTable, found: Judgements) -> Sums:
     """The majority of each pair's votes.
 
-    The row that stays is the first one with the majority's side; of a tie (`is_tie`) it is the
-    first. Who judges a pair again in the same way has one vote all the same.
+    The row that stays is the first one that says what the majority says, or, where all rows of
+    its side are ties by themselves, the first one of that side; of a tie (`is_tie`) it is the
+    first. A majority whose side stands first in no row is a tie, too. Who judges a pair again in
+    the same way has one vote all the same.
     """
     rows, groups, sides, votes = found
     counted = votes * _first_of_its_annotator(table, found)[:, None]
@@ -68,12 +71,15 @@ def add_up(table: PairTable, found: Judgements) -> Sums:
     low = total(np.where(up, counted[:, 0], counted[:, 1]))
     high = total(np.where(up, counted[:, 1], counted[:, 0]))
     neither = total(counted[:, 2])
-    ties = is_tie(low, high, neither)
-    winner = np.where(ties, 0, np.where(low > high, 1, -1))
-    sides_said = np.where((table.flags[rows] & TIE) > 0, 0, sides)
-    fits = (winner[groups] == 0) | (sides_said == winner[groups])
-    first = np.full(n, len(rows))
-    np.minimum.at(first, groups[fits], np.flatnonzero(fits))
+    winner = np.where(is_tie(low, high, neither), 0, np.where(low > high, 1, -1))
+    named = sides == winner[groups]
+    winner[np.bincount(groups[named], minlength=n) == 0] = 0
+    ties = winner == 0
+    worth = 2 - named.astype(int) - (named & ((table.flags[rows] & TIE) == 0))
+    size = max(len(rows), 1)
+    first = np.full(n, 3 * size)
+    np.minimum.at(first, groups, worth * size + np.arange(len(rows)))  # the best kind, then first
+    first %= size
     chosen = np.where(up[first], low, high)
     rejected = np.where(up[first], high, low)
     order = np.argsort(rows[first])

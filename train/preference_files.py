@@ -27,6 +27,8 @@ def check(path: str, max_errors: int = 20, **named: Any) -> None:
         rest = found.wrong - len(found.errors)
         told_rest = f", {rest:,} of them not shown" if rest else ""
         raise InputError(f"{path}: {found.wrong:,} of {found.rows:,} rows are wrong{told_rest}")
+    if not found.pairs:
+        raise InputError(f"{path}: no pair in any of its rows")
 
 
 def convert(path: str, output: str, **named: Any) -> None:

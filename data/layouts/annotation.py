@@ -1,7 +1,7 @@
 """What exports of annotation tools share: the fields that were shown, and each one's judgement.
 
-Every annotator's judgement of a record makes pairs of its own; the ids of the responses are the
-names that they have in the record.
+Every annotator's judgement of a record makes pairs of its own. What a response is called in the
+record is no id of it: other records call other responses so.
 """
 
 from collections.abc import Iterable

@@ -96,7 +96,7 @@ def _preferences(fields: Row, answers: list[Answer]) -> Iterator[tuple[str, list
     for answer in answers:
         ranks = _ranks(fields, answer.value)
         if ranks and all(isinstance(fields.get(name), str) for name in ranks):
-            yield answer.annotator, [Response(n, text(fields, n), r) for n, r in ranks.items()]
+            yield answer.annotator, [Response(None, text(fields, n), r) for n, r in ranks.items()]
 
 
 def _ranks(fields: Row, value: Any) -> dict[str, float] | None:
@@ -140,7 +140,7 @@ def _ratings(fields: Row, answers: list[Answer]) -> Iterator[tuple[str, list[Res
             if found:
                 rated.setdefault(annotator, {})[found] = -value
     for annotator, ranks in rated.items():
-        yield annotator, [Response(n, text(fields, n), rank) for n, rank in ranks.items()]
+        yield annotator, [Response(None, text(fields, n), rank) for n, rank in ranks.items()]
 
 
 def _known(row: Row) -> dict[str, Any]:

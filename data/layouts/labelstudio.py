@@ -40,10 +40,10 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
         selected = value.get("selected") if isinstance(value, Mapping) else None
         if selected not in ("left", "right"):
             raise ValueError(f"field '{path}.value.selected': expected left or right")
-        sides = _sides(data, result)
+        sides = _sides(data, result, path)
         return [
             [
-                Response(name, text(data, name, f"data.{name}"), int(side != selected))
+                Response(None, text(data, name, f"data.{name}"), int(side != selected))
                 for side, name in zip(("left", "right"), sides, strict=True)
             ]
         ]
@@ -52,10 +52,12 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
     return []
 
 
-def _sides(data: Row, result: Row) -> list[str]:
+def _sides(data: Row, result: Row, path: str) -> list[str]:
     """The fields that stood left and right: as the result says, or by their names."""
     named = result.get("to_name")
-    names = re.split(r",\s*", named) if isinstance(named, str) else list(named or [])
+    names = re.split(r",\s*", named) if isinstance(named, str) else named or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"field '{path}.to_name': expected the names of two fields")
     if len(names) == 2 and all(name in data for name in names):
         return names
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
@@ -91,10 +93,7 @@ def _buckets(data: Row, ranker: Any, path: str) -> list[list[Response]]:
             )
         if bucket != "_":
             rankings.append(
-                [
-                    Response(str(name), _shown(items[str(name)]), rank)
-                    for rank, name in enumerate(names)
-                ]
+                [Response(None, _shown(items[str(n)]), rank) for rank, n in enumerate(names)]
             )
     return rankings
 

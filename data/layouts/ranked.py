@@ -14,7 +14,8 @@ from glm_jax.data.records import Message, Pair
 
 
 class Response(NamedTuple):
-    id: str
+    id: str | None
+    "its own in the whole file; without one, the text says which response it is"
     text: str
     rank: float
 
@@ -45,9 +46,7 @@ def _is_list(row: Row) -> bool:
     return (
         isinstance(row.get("prompt"), str | list)
         and isinstance(responses, list)
-        and bool(responses)
-        and isinstance(responses[0], Mapping)
-        and "rank" in responses[0]
+        and any(isinstance(entry, Mapping) and "rank" in entry for entry in responses)
     )
 
 
@@ -57,11 +56,11 @@ def _of_list(row: Row) -> list[Pair]:
     else:
         prompt = messages(row, "prompt")
     responses = [
-        Response(_id(entry, "id", str(i)), _content(entry, f"responses.{i}"), rank)
+        Response(_id(entry, "id"), _content(entry, f"responses.{i}"), rank)
         for i, entry in enumerate(entries(row, "responses"))
         if (rank := _rank(entry, f"responses.{i}")) is not None
     ]
-    return pairs_of(row, prompt, responses, prompt_id=_id(row, "prompt_id", str(row["id"])))
+    return pairs_of(row, prompt, responses, prompt_id=_id(row, "prompt_id") or str(row["id"]))
 
 
 def _is_tree(row: Row) -> bool:
@@ -71,14 +70,14 @@ def _is_tree(row: Row) -> bool:
 
 def _of_tree(row: Row) -> list[Pair]:
     root = inner(row, "prompt")
-    name = _id(row, "id", "")
+    name = str(row["id"])
     if row.get("message_tree_id"):
         name = str(row["message_tree_id"])
     found: list[Pair] = []
     for node, path, dialogue in _nodes(root, "prompt", []):
         responses = [
             Response(
-                _id(reply, "message_id", f"{path}.replies.{i}"),
+                _id(reply, "message_id"),
                 text(reply, "text", f"{path}.replies.{i}.text"),
                 rank,
             )
@@ -91,7 +90,7 @@ def _of_tree(row: Row) -> list[Pair]:
             dialogue,
             responses,
             len(found) + 1,
-            prompt_id=_id(node, "message_id", path),
+            prompt_id=_id(node, "message_id") or path,
             language=node.get("lang"),
         )
     return found
@@ -121,8 +120,8 @@ def _rank(entry: Row, path: str) -> float | None:
     raise ValueError(f"field '{path}.rank': expected a number, got {rank!r}")
 
 
-def _id(entry: Row, field: str, default: str) -> str:
-    return default if entry.get(field) is None else str(entry[field])
+def _id(entry: Row, field: str) -> str | None:
+    return None if entry.get(field) is None else str(entry[field])
 
 
 LAYOUTS = (Layout("ranked", _is_list, _of_list), Layout("oasst", _is_tree, _of_tree))

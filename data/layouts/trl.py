@@ -4,12 +4,19 @@ Standard: texts; conversational: lists of {"role", "content"}. An implicit promp
 beginning of both dialogues, `chosen` and `rejected`.
 """
 
+import re
 from typing import Any
 
 from glm_jax.data.layouts import hh
 from glm_jax.data.layouts.layout import Layout, Row, answer, carried, messages, pair, text
 from glm_jax.data.records import Message, Pair
 
+_UNSPACED = (  # Thai and Lao, Burmese, Khmer, Chinese and Japanese and their punctuation
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\uff00-\uffef\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[^\W_{_UNSPACED}]{{2}}")
+_WORD_ENDS = re.compile(rf"[\s{_UNSPACED}]")
 QUESTIONS = {"instruction", "question", "query", "input", "messages"}
 "Fields that may hold the prompt in layouts that are none of these."
 
@@ -88,14 +95,13 @@ def _is_standard_implicit(row: Row) -> bool:
 
 
 def _of_standard_implicit(row: Row) -> list[Pair]:
-    """The common beginning ends with a whole word, where words are set apart by blanks."""
+    """The common beginning ends with a whole word, where words are set apart at all."""
     chosen, rejected = text(row, "chosen"), text(row, "rejected")
     n = _common(chosen, rejected)
     if n in (len(chosen), len(rejected)):
         raise ValueError("fields 'chosen' and 'rejected': one begins the other; no prompt is seen")
-    cut_words = chosen[n - 1 : n + 1].isalnum() or rejected[n - 1 : n + 1].isalnum()
-    if cut_words and chosen[:n].isascii():
-        n = max(chosen.rfind(blank, 0, n) + 1 for blank in " \n\t")
+    if any(_WORD.fullmatch(text[n - 1 : n + 1]) for text in (chosen, rejected)):
+        n = max((end.end() for end in _WORD_ENDS.finditer(chosen, 0, n)), default=0)
     if not chosen[:n].strip():
         raise ValueError("fields 'chosen' and 'rejected' begin differently; that would be a prompt")
     return [pair(row, [{"role": "user", "content": chosen[:n]}], chosen[n:], rejected[n:])]

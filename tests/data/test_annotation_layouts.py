@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.data.filters import filter_pairs
 from glm_jax.data.records import Pair
 from glm_jax.data.sources import open_pairs
 
@@ -100,5 +101,43 @@ def test_label_studio_ranker(tmp_path):
     items = [{"id": name, "title": name.upper(), "body": f"body {name}"} for name in "abc"]
     result = {"type": "ranker", "value": {"ranker": {"_": ["a"], "rank": ["c", "b"]}}}
     _, pairs = read(tmp_path, task(result, data={"prompt": "Sky?", "items": items}))
-    told = [(p.id, p.chosen, p.rejected, p.chosen_id, p.rejected_id, p.tie) for p in pairs]
-    assert told == [("3.1", "body c", "body b", "c", "b", False)]
+    told = [(p.id, p.chosen, p.rejected, p.tie) for p in pairs]
+    assert told == [("3.1", "body c", "body b", False)]
+
+
+SIDES = {"left": "response1", "right": "response2"}
+RECORDS = {
+    "ranked": lambda i, one, two, side: {
+        "id": i,
+        "prompt": "q",
+        "responses": [
+            {"text": one, "rank": int(side == "right")},
+            {"text": two, "rank": int(side == "left")},
+        ],
+    },
+    "argilla": lambda i, one, two, side: {
+        "id": i,
+        "fields": {"prompt": "q", "response1": one, "response2": two},
+        "responses": {"best": [{"user_id": i, "value": SIDES[side]}]},
+    },
+    "labelstudio": lambda i, one, two, side: task(
+        {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": side}},
+        data={"prompt": "q", "answer1": one, "answer2": two},
+        completed_by=i,
+    ) | {"id": i},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", RECORDS)
+def test_responses_are_told_apart_by_text_not_by_their_place_in_a_record(tmp_path, layout):
+    shown = [("a", "b", "left"), ("c", "d", "right"), ("b", "a", "right")]
+    rows = [RECORDS[layout](str(i), *judged) for i, judged in enumerate(shown)]
+    (path := tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = open_pairs(path)
+    kept, dropped = filter_pairs(list(file))
+    assert file.layout == layout
+    assert [(p.chosen, p.rejected, p.votes and p.votes["chosen"]) for p in kept] == [
+        ("a", "b", 2),
+        ("d", "c", None),
+    ]
+    assert [reason for _, reason in dropped] == ["added_up"]

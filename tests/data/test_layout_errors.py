@@ -23,6 +23,12 @@ def task(kind: str, value: dict) -> dict:
     return {"data": FIELDS, "annotations": [{"result": [{"type": kind, "value": value}]}]}
 
 
+def compared(to_name: object) -> dict:
+    row = task("pairwise", {"selected": "left"})
+    row["annotations"][0]["result"][0]["to_name"] = to_name
+    return row
+
+
 def trl(prompt: list, chosen: list) -> dict:
     return {"prompt": prompt, "chosen": chosen, "rejected": []}
 
@@ -78,6 +84,8 @@ OTHER = {"chosen": [ASK, ANSWER], "rejected": [{"role": "user", "content": "c"},
         (argilla({"value": "response1"}), r"'q\.0\.user_id' is missing"),
         (task("pairwise", {}), r"'annotations\.0\.result\.0\.value\.selected'"),
         (task("ranker", {"ranker": {"r": ["z"]}}), "no item 'z'"),
+        (compared(5), r"'annotations\.0\.result\.0\.to_name'"),
+        (compared([["a"], ["b"]]), r"'annotations\.0\.result\.0\.to_name'"),
     ],
 )
 def test_the_wrong_field_is_named(tmp_path, row, message):

@@ -122,6 +122,17 @@ PAIR = Pair(id="1", prompt=[user("Sky?")], chosen="Blue.", rejected="Green.")
             [Pair(id="1", prompt=[user("The sky is ")], chosen="blue.", rejected="brown.")],
         ),
         (
+            "trl-standard-implicit",
+            {"chosen": "What’s your pet? I like dogs", "rejected": "What’s your pet? I like dolls"},
+            [Pair(id="1", prompt=[user("What’s your pet? I like ")], chosen="dogs",
+                  rejected="dolls")],
+        ),
+        (
+            "trl-standard-implicit",
+            {"chosen": "天空是蓝色", "rejected": "天空是绿色"},
+            [Pair(id="1", prompt=[user("天空是")], chosen="蓝色", rejected="绿色")],
+        ),
+        (
             "trl",
             {
                 "prompt": "Sky?",
@@ -198,6 +209,7 @@ def ranked(pairs: list[Pair]) -> list[tuple]:
 
 def test_all_pairs_of_a_ranking(tmp_path):
     responses = [
+        {"text": "not ranked"},
         {"text": "c", "rank": 2},
         {"text": "a", "rank": 0, "id": "best"},
         {"text": "b", "rank": 2},
@@ -206,9 +218,9 @@ def test_all_pairs_of_a_ranking(tmp_path):
     layout, pairs = read(tmp_path, {"id": 5, "prompt": "Sky?", "responses": responses})
     assert layout == "ranked" and {p.prompt_id for p in pairs} == {"5"}
     assert ranked(pairs) == [
-        ("5.1", "a", "c", "best", "0", False),
-        ("5.2", "a", "b", "best", "2", False),
-        ("5.3", "c", "b", "0", "2", True),
+        ("5.1", "a", "c", "best", None, False),
+        ("5.2", "a", "b", "best", None, False),
+        ("5.3", "c", "b", None, None, True),
     ]
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_rows_are_written_where_they_were_decided_in_order(file, suffix):
     assert [read(output, Pair) for output in outputs] == [pairs[1::3], pairs[2::3]]
     if suffix == "jsonl.gz":
         assert gzip.decompress(outputs[0].read_bytes()).startswith(b'{"id":"p1"')
+
+
+def test_a_part_that_cannot_be_cut_is_never_in_memory_as_a_whole(tmp_path):
+    texts = (pair(i, chosen="x" * 100_000) for i in range(200))
+    tracemalloc.start()
+    rewrite([texts], [200], np.zeros(200, np.int8), [tmp_path / "out.jsonl.gz"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6 and len(read(tmp_path / "out.jsonl.gz", Pair)) == 200
 
 
 def test_nothing_is_written_unless_all_is(file):

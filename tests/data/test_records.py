@@ -96,6 +96,31 @@ def test_a_number_is_finite(tmp_path):
         read(path, Pair)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"margin": True},
+        {"tie": "no"},
+        {"weight": "2"},
+        {"votes": {"chosen": 1, "rejected": -1, "tie": 0}},
+        {"votes": {"chosen": 2**32, "rejected": 1, "tie": 0}},
+    ],
+)
+def test_numbers_and_votes_are_what_they_seem(tmp_path, wrong):
+    path, row = tmp_path / "pairs.jsonl", {"prompt": ASK, "chosen": "x", "rejected": "y"}
+    path.write_text(json.dumps(row | wrong))
+    with pytest.raises(InputError, match=rf"pairs\.jsonl:1: field '{next(iter(wrong))}"):
+        read(path, Pair)
+
+
+def test_equal_votes_are_read_as_a_tie(tmp_path):
+    path, row = tmp_path / "pairs.jsonl", {"prompt": ASK, "chosen": "x", "rejected": "y"}
+    given = [(1, 1, 0), (2, 1, 0), (2, 1, 3)]
+    votes = [dict(zip(("chosen", "rejected", "tie"), counts, strict=True)) for counts in given]
+    path.write_text("\n".join(json.dumps(row | {"votes": counts}) for counts in votes))
+    assert [pair.tie for pair in read(path, Pair)] == [True, False, True]
+
+
 def test_a_missing_category_is_named(tmp_path):
     path = tmp_path / "dialogues.jsonl"
     path.write_text(GOOD)
@@ -111,7 +136,7 @@ def test_bad_files(tmp_path):
     for name, message in [
         ("none.jsonl", "no such file"),
         ("empty.jsonl", "no records"),
-        ("latin.jsonl", "1: not UTF-8: byte 13 of the line"),
+        ("latin.jsonl", "1: not UTF-8: byte 13 of the row"),
         ("plain.gz", "cannot be read"),
         ("cut.gz", "cannot be read"),
         ("", "cannot be read"),

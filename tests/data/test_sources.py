@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -76,10 +77,11 @@ def test_an_array_is_read_as_its_elements(tmp_path, monkeypatch):
     path.write_text(
         "\ufeff \n" + json.dumps([json.loads(GOOD)] * 3 + [5, {"id": 5}], indent=2) + "\n"
     )
-    found = [(number, raw) for number, raw in rows.rows(path)]
-    assert [raw for _, raw in found[:3]] == [json.loads(GOOD)] * 3
-    assert [number for number, _ in found] == [1, 2, 3, 4, 5] and found[4][1] == {"id": 5}
-    for text in ("[1 2]", "[{}", "[{},", "[] []", "[NaN]"):
+    found = list(rows.rows(path))
+    assert [rows.parse(raw) for _, raw in found[:3]] == [json.loads(GOOD)] * 3
+    assert [number for number, _ in found] == [1, 2, 3, 4, 5]
+    assert rows.parse(found[4][1]) == {"id": 5}
+    for text in ("[1 2]", "[{}", "[{},", "[] []"):
         path.write_text(text)
         with pytest.raises(InputError, match=r"pairs\.json.*(no whole|behind the) array"):
             list(rows.rows(path))
@@ -116,6 +118,16 @@ def test_splits_and_formats_of_tensorflow_datasets(tmp_path):
         open_pairs(path)
 
 
+def test_a_file_may_lie_beside_the_description_of_a_data_set(tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"dpo": {"file_name": "dpo.jsonl"}}')
+    (tmp_path / "dpo.jsonl").write_text(GOOD)
+    assert len(list(open_pairs(tmp_path / "dpo.jsonl"))) == 1
+    with pytest.raises(InputError, match=r"dpo2\.jsonl: no such file"):
+        open_pairs(tmp_path / "dpo2.jsonl")
+    with pytest.raises(InputError, match="a directory, but none of"):
+        open_pairs(tmp_path)
+
+
 def test_parts_have_the_ids_and_lines_of_the_whole(tmp_path):
     path = tmp_path / "pairs.jsonl"
     lines = [GOOD if i % 3 else "" for i in range(50)]
@@ -142,6 +154,8 @@ def test_names_and_places_of_fields(tmp_path):
     path.write_text("\n" + json.dumps(json.loads(GOOD) | {"set": 3, "lang": "zh", "tongue": "en"}))
     (pair,) = open_pairs(path, category="set")
     assert (pair.id, pair.category, pair.language) == ("2", "3", "zh")
+    path.write_text(path.read_text().replace('"set"', '"language": null, "set"'))
+    assert [pair.language for pair in open_pairs(path)] == ["zh"]
     (pair,) = open_pairs(path, language="tongue")
     assert (pair.category, pair.language) == (None, "en")
     with pytest.raises(
@@ -164,6 +178,12 @@ def without_columns(path: Path) -> None:
 
 OTHER = json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"})
 UNKNOWN = ":1: unknown layout: it has the fields text; known are glm-rlhf, trl"
+
+
+def described(name: str, text: str) -> Callable[[Path], None]:
+    return lambda path: (path.mkdir(), (path / name).write_text(text))
+
+
 MIXED = ":2: mixed layouts: a row of trl-standard in a file that began as glm-rlhf"
 BAD = {
     "malformed.jsonl": (f'{GOOD}\n{{"prompt": \n', ":2: not JSON: EOF while parsing"),
@@ -181,6 +201,17 @@ BAD = {
     "cut.jsonl.gz": (gzip.compress(GOOD.encode() * 9)[:-9], ":1: cannot be read: Compressed"),
     "plain.jsonl.gz": (GOOD, ": cannot be read: Not a gzipped file"),
     "plain.jsonl.zst": (GOOD, ": cannot be read: ZSTD"),
+    "surrogate.json": (f'[{GOOD}, {{"prompt": "\\ud800"}}]', ":2: not JSON"),
+    "nan.json": (f"[{GOOD}, NaN]", ":2: not JSON"),
+    "latin.json": (f"[{GOOD},".encode() + b'{"prompt": "\xe9"}]', ":2: not UTF-8: byte 13"),
+    "deep.json": (f"[{GOOD}, " + "[" * 9999 + "]" * 10000, ":2: .* nested too deeply"),
+    "state": (described("state.json", "{}"), ": cannot be read: state.json: no list '_data_files'"),
+    "gone": (
+        described("state.json", '{"_data_files": [{"filename": "no.arrow"}]}'),
+        ": cannot be read: .*no.arrow",
+    ),
+    "dict": (described("dataset_dict.json", "{}"), ": .*dataset_dict.json: no list 'splits'"),
+    "other": (described("dataset_info.json", "[]"), ": .*: a directory, but none of"),
     "list.jsonl": (f"{GOOD}\n[1]", ":2: expected a JSON object, got list"),
 }  # fmt: skip
 

@@ -55,6 +55,18 @@ def test_ties_and_who_votes_twice(rows, reasons):
     assert outcome(pairs)[1] == reasons
 
 
+@pytest.mark.parametrize(
+    ("second", "stays"),
+    [(("a", "b", votes(4, 3, 5)), ("a", votes(6, 5, 5))), (("b", "a", votes(3, 4, 5)), None)],
+)
+def test_ties_whose_sum_is_none(second, stays):
+    """2:2 and 4:3:5 are ties, 6:5:5 is none; where b stands first in all rows nobody named a."""
+    rows = [pair("q", *second[:2], votes=given) for given in (votes(2, 2, 0), second[2])]
+    kept, reasons = outcome(rows)
+    assert [(p.chosen, p.votes, p.tie) for p in kept] == ([(*stays, False)] if stays else [])
+    assert reasons == (["added_up"] if stays else ["tie", "added_up"])
+
+
 def crowd(rights, n=30):
     """n pairs that annotators judge rightly in so many of the first cases."""
     return [

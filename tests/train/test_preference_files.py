@@ -44,6 +44,16 @@ def test_check_lists_wrong_rows_and_counts_the_rest(source, capsys):
     assert told[2:] == [f"glm-rlhf: error: {source}: 4 of 7 rows are wrong, 2 of them not shown"]
 
 
+def test_check_counts_zeros_and_refuses_a_file_without_pairs(tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    records.write(path, [Pair(id="1", prompt=ASK, chosen="a", rejected="b", margin=0.0)])
+    assert cli.main(["data", "check", str(path)]) == 0
+    assert "  margin: in 1 pairs" in capsys.readouterr().out
+    path.write_text('{"prompt": "a", "responses": [{"text": "b", "rank": 1}]}')
+    assert cli.main(["data", "check", str(path)]) == 2
+    assert f"error: {path}: no pair in any of its rows" in capsys.readouterr().err
+
+
 def test_convert_there_and_back(source, tmp_path, capsys):
     there, back = str(tmp_path / "hh.jsonl.zst"), str(tmp_path / "back.jsonl")
     assert cli.main(["data", "convert", str(source), "--output", there, "--to", "hh"]) == 0
