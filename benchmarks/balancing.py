@@ -4,8 +4,7 @@
 
 For each seed: a world, an SFT model, its responses, and what annotators who like length by so much
 a token say of them; then a reward model of all pairs and one of the balanced pairs, both judged by
-the true utility. Prints one JSON object. Resumes where it was stopped; half an hour on two cores
-for five seeds.
+the true utility. Prints one JSON object. Resumes where it was stopped.
 """
 
 import argparse
@@ -29,7 +28,6 @@ from glm_jax.train.batched import score_samples
 from glm_jax.train.evaluation_rewards import by_labels, by_truth
 from glm_jax.train.pipeline import PipelineConfig
 from glm_jax.train.preparation import write_world
-from glm_jax.train.progress import console
 from glm_jax.train.statistics import accuracy, correlation
 
 LIKINGS = (0.0, 0.02, 0.05)  # of length, utility a token
@@ -144,5 +142,4 @@ def interval(values: list[float]) -> list[float]:
 
 
 if __name__ == "__main__":
-    console.quiet = False
     main()

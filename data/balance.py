@@ -62,6 +62,7 @@ def balance(
     check_buckets(buckets, edges, levels)
     _check_unique(draws)
     difference = chosen_lengths.astype(np.int64) - rejected_lengths
+    sizes = chosen_lengths.astype(np.int64) + rejected_lengths
     share = (
         np.ones(len(draws)) if weights is None else np.nan_to_num(weights.astype(float), nan=1.0)
     )
@@ -81,7 +82,7 @@ def balance(
         for at, (low, high) in enumerate(pairwise(bounds)):
             inside = members[bucket == at]
             kept = 0
-            for cell in _levels(inside, chosen_lengths.astype(np.int64) + rejected_lengths, levels):
+            for cell in _levels(inside, sizes, levels):
                 sides = cell[difference[cell] > 0], cell[difference[cell] < 0]
                 kept += _evened(sides, draws, share, stays, mode)
             longer = int(np.sum(difference[inside] > 0))
