@@ -3,8 +3,9 @@
     python -m benchmarks.balancing [--seeds 0 1 2 3 4] [--run runs/balancing]
 
 For each seed: a world, an SFT model, its responses, and what annotators who like length by so much
-a token say of them; then a reward model of all pairs and one of the balanced pairs, both judged by
-the true utility. Prints one JSON object. Resumes where it was stopped.
+a token say of them; then reward models of all pairs, of the balanced pairs, and of pairs balanced
+by difference alone (`--levels 1`), all judged by the true utility. Prints one JSON object. Resumes
+where it was stopped.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from scipy import stats
 
 from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.configuration import load
-from glm_jax.data import records
+from glm_jax.data import filters, records
 from glm_jax.data.proving_ground.annotators import annotate
 from glm_jax.data.records import Pair, Sample
 from glm_jax.text.tokenizer import Tokenizer
@@ -33,6 +34,7 @@ from glm_jax.train.statistics import accuracy, correlation
 LIKINGS = (0.0, 0.02, 0.05)  # of length, utility a token
 L2 = (0.0, 0.01, 0.1)
 EPOCHS = (1.0, 6.0)
+KINDS = ("filtered", "balanced", "one_level")
 
 
 def main() -> None:
@@ -57,12 +59,14 @@ def measured(folder: Path, seed: int, overrides: list[str]) -> Iterator[dict[str
         for split, given in drawn.items():
             stem = folder / f"pairs/{split}.{liking}"
             if not stem.with_name(f"{stem.name}.filtered.jsonl").exists():
-                preferences.filter_and_balance(
-                    annotate(given, length_bias=liking, seed=seed),
-                    Tokenizer.load(config.sft.tokenizer),
-                    stem, buckets=config.buckets, seed=seed,
-                )  # fmt: skip
-        for kind in ("filtered", "balanced"):
+                tokenizer = Tokenizer.load(config.sft.tokenizer)
+                pairs = annotate(given, length_bias=liking, seed=seed)
+                settings = {"buckets": config.buckets, "seed": seed}
+                kept, _ = filters.filter_pairs(pairs, min_agreement=0, add_up=False)
+                stays, *_ = preferences.balance_pairs(kept, tokenizer, levels=1, **settings)
+                records.write(f"{stem}.one_level.jsonl", stays)
+                preferences.filter_and_balance(pairs, tokenizer, stem, **settings)
+        for kind in KINDS:
             yield {
                 "seed": seed, "liking": liking, "pairs": kind,
                 **judged(folder, config, f"{liking}.{kind}", liking, {}),
@@ -97,6 +101,7 @@ def judged(
     labels = by_labels(model, tokenizer, held_out, settings.max_length)
     scores = score_samples(model, tokenizer, test)
     return {
+        "trained_on": len(records.read(settings.pairs, Pair)),
         "accuracy": accuracy(truth.margins_N)["accuracy"],
         "length_correlation": correlation(truth.margins_N, lengths),
         "true_length_correlation": correlation(truth.utilities_N, lengths),
@@ -110,15 +115,16 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Balanced minus all pairs by the annotators' liking; and the L2 term's rows, as means."""
     balancing, l2 = {}, {}
     for liking in LIKINGS:
-        ours, theirs = (
-            [row for row in rows if row.get("liking") == liking and row["pairs"] == kind]
-            for kind in ("balanced", "filtered")
-        )
-        both = list(zip(ours, theirs, strict=True))
-        balancing[str(liking)] = {
-            "accuracy": interval([a["accuracy"] - b["accuracy"] for a, b in both]),
-            "distance_of_length_correlation": interval([off(a) - off(b) for a, b in both]),
+        of = {
+            kind: [row for row in rows if row.get("liking") == liking and row["pairs"] == kind]
+            for kind in KINDS
         }
+        for ours, theirs in (("balanced", "filtered"), ("balanced", "one_level")):
+            both = list(zip(of[ours], of[theirs], strict=True))
+            balancing[f"{liking}, {ours} minus {theirs}"] = {
+                "accuracy": interval([a["accuracy"] - b["accuracy"] for a, b in both]),
+                "distance_of_length_correlation": interval([off(a) - off(b) for a, b in both]),
+            }
     for weight in L2:
         for epochs in EPOCHS:
             found = [row for row in rows if row.get("l2") == weight and row["epochs"] == epochs]

@@ -154,7 +154,8 @@ def filter_pairs(pairs: Sequence[Pair], **options: Any) -> tuple[list[Pair], lis
     judged = Summed.of(found.sums, 0, len(pairs))
     kept, dropped = [], []
     for row, (pair, code) in enumerate(zip(pairs, found.reasons.tolist(), strict=True)):
-        pair = judged(row, pair)
+        changed = judged.of_row(row)
+        pair = replace(pair, **changed) if changed else pair
         if code:
             dropped.append(Dropped(pair, REASONS[code]))
         else:
@@ -179,17 +180,17 @@ class Summed(NamedTuple):
         ties = [row for row, tie in zip(rows, sums.ties[first:last].tolist(), strict=True) if tie]
         return cls(dict(zip(rows, counts, strict=True)), frozenset(ties))
 
-    def __call__(self, row: int, pair: Pair) -> Pair:
+    def of_row(self, row: int) -> dict[str, Any]:
+        """The fields that change."""
         if row not in self.votes:
-            return pair
+            return {}
         chosen, rejected, neither = self.votes[row]
-        return replace(
-            pair,
-            votes={"chosen": chosen, "rejected": rejected, "tie": neither},
-            tie=row in self.ties,
-            annotator=None,  # it is several annotators' now
-            milliseconds=None,
-        )
+        return {
+            "votes": {"chosen": chosen, "rejected": rejected, "tie": neither},
+            "tie": row in self.ties,
+            "annotator": None,  # it is several annotators' now
+            "milliseconds": None,
+        }
 
 
 def count(reasons: np.ndarray, groups: Groups) -> dict[str, dict[str, int]]:
@@ -224,5 +225,7 @@ def dropped_row(pair: Pair, reason: str) -> dict[str, Any]:
 
 def written(summed: Summed, reasons: np.ndarray, row: int, pair: Pair) -> dict[str, Any]:
     """What is written of a pair that stays, or of one that was dropped; `reasons` are codes."""
-    pair, reason = summed(row, pair), REASONS[reasons[row]]
-    return to_dict(pair) if reason == "kept" else dropped_row(pair, reason)
+    reason = REASONS[reasons[row]]
+    values = to_dict(pair) if reason == "kept" else dropped_row(pair, reason)
+    changed = summed.of_row(row)
+    return {k: v for k, v in (values | changed).items() if v is not None} if changed else values

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from glm_jax.data.length_model import PairLengths
 from glm_jax.data.pair_table import Groups, group_codes, scan
 from glm_jax.data.records import Pair, draw
 from glm_jax.text.tokenizer import Tokenizer
@@ -47,6 +48,10 @@ class PairSizes(NamedTuple):
         names = np.array(self.groups, object)
         rows = {name: np.flatnonzero(names == name) for name in sorted(set(self.groups))}
         return {"all": np.arange(len(names)), **rows}
+
+    def lengths(self) -> PairLengths:
+        """What a model that sees length alone sees of the pairs."""
+        return PairLengths(self.chosen_N, self.rejected_N, self.categories, self.languages)
 
     def group_codes(self) -> Groups:
         names, codes_N = np.unique(np.array(self.groups, str), return_inverse=True)

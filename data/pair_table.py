@@ -87,11 +87,24 @@ def scan(
 
     `done` is called with the number of parts read so far.
     """
-    tables = []
+    columns = {name: _Column() for name in COLUMNS}
+    names: dict[str, dict[str, int]] = {field: {} for field in INTERNED}
+    sizes = []
     for table in in_order(_scan, [(part, seed) for part in parts]):
-        tables.append(table)
-        done(len(tables))
-    return _joined(tables)
+        for name, column in columns.items():
+            values = getattr(table, name)
+            if name in names:
+                known = names[name]
+                new = [known.setdefault(value, len(known)) for value in table.names[name]]
+                values = np.array([*new, -1], np.int32)[values]
+            column.add(values)
+        sizes.append(len(table))
+        done(len(sizes))
+    return PairTable(
+        **{name: column.whole() for name, column in columns.items()},
+        names={field: list(known) for field, known in names.items()},
+        sizes=tuple(sizes),
+    )
 
 
 def group_codes(table: PairTable, by: Sequence[str] | None = None) -> Groups:
@@ -213,34 +226,36 @@ def _rows(values: array, width: int = 1) -> np.ndarray:
     return found.reshape(-1, width) if width > 1 else found
 
 
-def _thin(column: np.ndarray) -> np.ndarray:
-    """The column; one value seen N times where all rows are the same."""
-    first = column[:1]
-    if len(column) and np.array_equal(column, np.broadcast_to(first, column.shape), equal_nan=True):
-        return np.broadcast_to(first.copy(), column.shape)
-    return np.ascontiguousarray(column)
+class _Column:
+    """Grows in place, and takes no memory while all of its rows are the same.
 
+    Joining the parts at the end would hold everything twice: what many small arrays leave behind
+    does not go back to the system.
+    """
 
-def _joined(tables: list[PairTable]) -> PairTable:
-    """One table of several, which are emptied on the way: no column is held twice for long."""
-    sizes = tuple(len(table) for table in tables)
-    names: dict[str, list[str]] = {}
-    columns = {name: [_thin(getattr(table, name)) for table in tables] for name in COLUMNS}
-    for field in INTERNED:
-        known: dict[str, int] = {}
-        for i, table in enumerate(tables):
-            new = [known.setdefault(name, len(known)) for name in table.names[field]]
-            columns[field][i] = _thin(np.array([*new, -1], np.int32)[columns[field][i]])
-        names[field] = list(known)
-    tables.clear()
-    joined = {name: _concatenated(columns.pop(name)) for name in COLUMNS}
-    return PairTable(**joined, names=names, sizes=sizes)
+    def __init__(self):
+        self._rows = 0
+        self._first = self._array = None  # [1, ...] what all rows are; the rows once they differ
 
+    def add(self, part: np.ndarray) -> None:
+        start, self._rows = self._rows, self._rows + len(part)
+        if not start:
+            self._first = part[:1].copy()
+        if self._array is None:
+            same = np.broadcast_to(self._first, part.shape)
+            if np.array_equal(part, same, equal_nan=True):
+                return
+            shape = (start, *part.shape[1:])
+            self._array = np.array(np.broadcast_to(self._first, shape), order="C")
+        if self._rows > len(self._array):
+            self._resize(max(self._rows, len(self._array) * 5 // 4))
+        self._array[start : self._rows] = part
 
-def _concatenated(parts: list[np.ndarray]) -> np.ndarray:
-    whole = [part for part in parts if len(part)] or parts[:1]
-    thin = all(part.strides[0] == 0 for part in whole)
-    if thin and len({part[:1].tobytes() for part in whole}) == 1:
-        rows = sum(map(len, whole))
-        return np.broadcast_to(whole[0][:1], (rows, *whole[0].shape[1:]))
-    return np.concatenate(whole)
+    def whole(self) -> np.ndarray:
+        if self._array is None:
+            return np.broadcast_to(self._first, (self._rows, *self._first.shape[1:]))
+        self._resize(self._rows)
+        return self._array
+
+    def _resize(self, rows: int) -> None:
+        self._array.resize((rows, *self._array.shape[1:]), refcheck=False)

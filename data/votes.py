@@ -101,15 +101,12 @@ def _first_of_its_annotator(table: PairTable, found: Judgements) -> np.ndarray:
     """Bool [K]: not what this annotator has said of this pair before."""
     who = table.annotator[found.rows]
     known = np.flatnonzero((who >= 0) & (found.votes.sum(axis=1) == 1))
-    said = np.where(
-        found.votes[known, 2] > 0,
-        0,
-        found.sides[known] * np.where(found.votes[known, 0] > 0, 1, -1),
-    )
-    _, first = np.unique(
-        np.stack([found.groups[known], who[known], said], 1), axis=0, return_index=True
-    )
+    neither, chosen = found.votes[known, 2] > 0, found.votes[known, 0] > 0
+    said = np.where(neither, 0, found.sides[known] * np.where(chosen, 1, -1))
+    people = len(table.names["annotator"])
+    keys = 3 * (found.groups[known] * people + who[known]) + said
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
     once = np.ones(len(who), bool)
-    once[known] = False
-    once[known[first]] = True
+    once[known[order[1:][keys[1:] == keys[:-1]]]] = False
     return once

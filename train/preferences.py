@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glm_jax.data import filters, records
-from glm_jax.data.balance import Balanced, balance
+from glm_jax.data.balance import LEVELS, Balanced, balance
 from glm_jax.data.length_rule import longer_is_better
 from glm_jax.data.lengths import response_lengths
 from glm_jax.data.pair_table import group_codes, scan
@@ -43,12 +43,19 @@ def filter_and_balance(
 
 
 def balance_pairs(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, *, buckets: int = 8, seed: int = 0
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    *,
+    buckets: int = 8,
+    levels: int = LEVELS,
+    seed: int = 0,
 ) -> tuple[list[Pair], Balanced, float, float]:
     """The pairs that stay, what was done, and how often longer was better, before and after."""
     table = scan([pairs], seed=seed)
     chosen, rejected = response_lengths(pairs, tokenizer)
-    balanced = balance(chosen, rejected, table.draws, group_codes(table), buckets=buckets)
+    balanced = balance(
+        chosen, rejected, table.draws, group_codes(table), buckets=buckets, levels=levels
+    )
     kept = balanced.kept
     before = longer_is_better(chosen, rejected)
     after = longer_is_better(chosen[kept], rejected[kept])

@@ -12,8 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from glm_jax.attention import check_platform
 from glm_jax.checkpoint.pretrained import architecture_of, load_pretrained, save_pretrained
 from glm_jax.configuration import configuration, required
-from glm_jax.data.batches import PairArrays, pair_arrays
-from glm_jax.data.length_model import PairLengths
+from glm_jax.data.batches import pair_arrays
 from glm_jax.data.packing import Plan
 from glm_jax.data.pair_batches import PairBatches, margins_and_weights
 from glm_jax.data.pair_table import opening
@@ -150,7 +149,8 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
         if watched:
             watched.write(folder / "scores.jsonl", model)
     if watched and leads():
-        reward_report.write(folder, training=_lengths(arrays, pairs), held_out=held_out)
+        trained = [pairs[row] for row in arrays.rows_N]
+        reward_report.write(folder, training=trained, held_out=held_out, tokenizer=tokenizer)
     save_pretrained(model, output, tokenizer)
     loop.finish(folder)
     decided(partial(shutil.rmtree, best, ignore_errors=True))
@@ -164,16 +164,6 @@ def _held_out(pairs: list[Pair], tokenizer: Tokenizer, config: RewardConfig) -> 
     return HeldOut.of(
         pairs, tokenizer, config.max_length, batch=batch, unit=config.mesh.rows, seed=config.seed,
         memory=config.memory,
-    )  # fmt: skip
-
-
-def _lengths(arrays: PairArrays, pairs: list[Pair]) -> PairLengths:
-    """What the report's length-only baseline is fitted on."""
-    chosen_N, rejected_N = arrays.chosen_lengths_N, arrays.rejected_lengths_N
-    kept = [pairs[row] for row in arrays.rows_N]
-    return PairLengths(
-        chosen_N - arrays.prompt_lengths_N, rejected_N - arrays.prompt_lengths_N,
-        [pair.category for pair in kept], [pair.language for pair in kept],
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import pytest
 from test_data_report import wilson
 from test_report import HOSTILE, Page
 
-from glm_jax.data.length_model import PairLengths
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.train import cli
@@ -39,11 +38,17 @@ def rows(n=N):
 
 
 def texts(made):
-    prompt = [{"role": "user", "content": f"why? {HOSTILE}"}]
+    hostile = HOSTILE.replace("\ud800", "")  # which no file of pairs can hold
+    prompt = [{"role": "user", "content": f"why? {hostile}"}]
     return [
-        Pair(id=row["id"], prompt=prompt, chosen=HOSTILE + "x" * 9000, rejected="no")
+        Pair(id=row["id"], prompt=prompt, chosen=hostile + "x" * 9000, rejected="no")
         for row in made
     ]
+
+
+def made_pair(i, chosen, rejected):
+    prompt = [{"role": "user", "content": f"question {i}"}]
+    return Pair(id=f"{i}", prompt=prompt, chosen="x" * chosen, rejected="y" * rejected)
 
 
 @pytest.fixture
@@ -125,16 +130,38 @@ def test_a_model_that_means_what_it_says_is_calibrated_and_a_loud_one_is_not():
 
 
 def test_length_alone_is_fitted_on_the_training_pairs_where_they_are_given(run):
-    long, short = np.full(300, 150), np.full(300, 20)
-    none = [None] * 300
-    training = PairLengths(short, long, none, none)  # the shorter one is the better
+    training = [made_pair(i, 20, 150) for i in range(300)]  # the shorter one is the better
     given = reward_report.reward_report(run, training=training)
     assert given["length_only_fit"] == "training_pairs"
     folds = reward_report.reward_report(run)
-    assert folds["length_only_fit"] == "held_out_folds"
-    assert (
-        given["pairs"]["as_they_are"]["length_only"] != folds["pairs"]["as_they_are"]["length_only"]
+    assert folds["length_only_fit"] == "held_out_folds" and folds["data"] == {}
+    shorter = sum(row["chosen_tokens"] < row["rejected_tokens"] for row in rows())
+    alone = given["pairs"]["as_they_are"]["length_only"]
+    assert alone == pytest.approx(shorter / N, abs=0.02)
+
+
+def test_the_data_are_told_as_they_are_and_balanced(run):
+    training = [made_pair(i, 30, 10 + i % 9) for i in range(200)]
+    training += [made_pair(200 + i, 10 + i % 9, 30) for i in range(100)]
+    held_out = [
+        made_pair(i, r["chosen_tokens"], r["rejected_tokens"]) for i, r in enumerate(rows())
+    ]
+    found = reward_report.reward_report(run, training=training, held_out=held_out)["data"]
+    assert found["training"]["sizes"]["all"]["comparisons"] == 300
+    assert found["training"]["sizes"]["all"]["chosen"] == pytest.approx(
+        sum(len(pair.chosen) for pair in training) / 300
     )
+    assert found["training"]["bias"]["before"]["all"]["share"] == pytest.approx(2 / 3)
+    assert {gap["after"]["share"] for gap in found["training"]["gaps"]} == {0.5}
+    left = [row for row in rows() if row["balanced"]]  # those that the run itself left
+    unequal = [row for row in left if row["chosen_tokens"] != row["rejected_tokens"]]
+    longer = sum(row["chosen_tokens"] > row["rejected_tokens"] for row in unequal)
+    after = found["held_out"]["bias"]["after"]["all"]
+    assert (after["n"], after["share"]) == (len(unequal), pytest.approx(longer / len(unequal)))
+    page = Page(
+        reward_report.write(run, training=training, held_out=held_out).read_text(encoding="utf-8")
+    )
+    assert "The training pairs" in page.text and page.text.count("By difference in tokens") >= 3
 
 
 def test_pairs_of_one_id_keep_their_own_texts_and_are_swapped_apart(run):

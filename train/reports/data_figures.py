@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from glm_jax.train.reports.data_schema import DataReport, Longer
+from glm_jax.train.reports.data_schema import DataReport, Described, Longer
 from glm_jax.train.reports.plots import Panel, Series, intervals
 
 WHEN = {"before": ("as it is", "score"), "after": ("after balancing", "ppo")}
@@ -12,16 +12,20 @@ WHEN = {"before": ("as it is", "score"), "after": ("after balancing", "ppo")}
 
 def figures(report: DataReport) -> dict[str, list[Panel]]:
     """Panels by section; a section without numbers is an empty list."""
-    groups = list(report.sizes)
-    by_group = {when: [found.get(group) for group in groups] for when, found in report.bias.items()}
-    by_gap = {when: [getattr(gap, when) for gap in report.gaps] for when in WHEN}
-    names = [f"{gap.low:,} to {gap.high - 1:,}" for gap in report.gaps]
-    unit = report.source.unit
+    return {"bias": shares(report, report.source.unit)}
+
+
+def shares(found: Described, unit: str) -> list[Panel]:
+    """How often longer is better, by group and by difference of length."""
+    groups = list(found.sizes)
+    by_group = {when: [bias.get(group) for group in groups] for when, bias in found.bias.items()}
+    by_gap = {when: [getattr(gap, when) for gap in found.gaps] for when in WHEN}
+    names = [f"{gap.low:,} to {gap.high - 1:,}" for gap in found.gaps]
     panels = [
         _shares("Longer is better, by group", groups, by_group),
         _shares(f"By difference in {unit}", names, by_gap),
     ]
-    return {"bias": [panel for panel in panels if panel]}
+    return [panel for panel in panels if panel]
 
 
 def _shares(

@@ -6,7 +6,6 @@ Dims: N pairs, ties left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from glm_jax.data.balance import balance, same_draws
-from glm_jax.data.length_model import PairLengths, cross_validated
-from glm_jax.data.pair_sizes import PairSizes, measure, sample, table
+from glm_jax.data.length_model import cross_validated
+from glm_jax.data.pair_sizes import PairSizes, measure, sample
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
@@ -28,11 +27,11 @@ from glm_jax.train.pair_files import Source
 from glm_jax.train.reports import html_page
 from glm_jax.train.reports.data_figures import figures
 from glm_jax.train.reports.data_schema import DataReport
+from glm_jax.train.reports.length_bias import described
 from glm_jax.train.reports.numbers import bare, count, percent, signed, span
-from glm_jax.train.statistics import accuracy, correlation
+from glm_jax.train.statistics import accuracy
 
 SAMPLE = 50_000  # pairs that are measured; of a larger file, those with the smallest hashes
-GAPS = 8  # buckets of length difference over all groups, by quantiles
 
 
 def data_report(
@@ -62,8 +61,8 @@ def data_report(
     balanced = balance(
         sizes.chosen_N, sizes.rejected_N, sizes.draws_N, sizes.group_codes(), buckets=buckets
     )
-    after = sizes.take(balanced.kept)
-    before_bias, after_bias = bias(sizes), bias(after)
+    after, found_bias = sizes.take(balanced.kept), described(sizes, balanced.kept)
+    before_bias, after_bias = found_bias["bias"].values()
     return {
         "kind": "data",
         "title": title,
@@ -76,9 +75,7 @@ def data_report(
             "read": len(found.pairs),
             "seed": seed,
         },
-        "sizes": table(sizes),
-        "bias": {"before": before_bias, "after": after_bias},
-        "gaps": gaps(sizes, after),
+        **found_bias,
         "balance": {
             "rows": balanced.rows,
             "longer_better_before": before_bias["all"]["share"],
@@ -131,41 +128,10 @@ def _pairs(source: Source) -> Iterator[Pair]:
             done(number)
 
 
-def bias(sizes: PairSizes) -> dict[str, dict[str, Any]]:
-    """Of "all" and of every group: how often longer is better, and how preference and length
-    correlate: -1 to 1, and 0 where length says nothing, whichever response is put first."""
-    if not len(sizes):
-        return {}
-    return {
-        name: _bias(sizes.chosen_N[rows], sizes.rejected_N[rows])
-        for name, rows in sizes.members().items()
-    }
-
-
-def gaps(before: PairSizes, after: PairSizes) -> list[dict[str, Any]]:
-    """How often longer is better by |difference of length|, in the buckets of the pairs before."""
-    difference_N = before.chosen_N - before.rejected_N
-    left_N = after.chosen_N - after.rejected_N
-    gap_N = np.abs(difference_N[difference_N != 0])
-    if not len(gap_N):
-        return []
-    inner = np.quantile(gap_N, np.arange(1, GAPS) / GAPS, method="higher")
-    edges = np.unique([gap_N.min(), *inner, gap_N.max() + 1]).astype(int).tolist()
-    return [
-        {"low": low, "high": high}
-        | {
-            when: _longer(part_N[(np.abs(part_N) >= low) & (np.abs(part_N) < high)])
-            for when, part_N in (("before", difference_N), ("after", left_N))
-        }
-        for low, high in pairwise(edges)
-    ]
-
-
 def length_margins(sizes: PairSizes, seed: int = 0) -> np.ndarray:
     """Float [N]: above 0 where trees that see length, category and language alone are right of a
     pair that they were not fitted on."""
-    lengths = PairLengths(sizes.chosen_N, sizes.rejected_N, sizes.categories, sizes.languages)
-    return cross_validated(lengths, sizes.prompts_N, seed=seed) - 0.5
+    return cross_validated(sizes.lengths(), sizes.prompts_N, seed=seed) - 0.5
 
 
 def write(folder: str | Path, values: dict[str, Any]) -> Path:
@@ -227,24 +193,3 @@ def told(values: dict[str, Any]) -> Group:
     if report.pooled:
         lines.append("pooled, being small: " + ", ".join(report.pooled))
     return Group(rows, *map(Text, lines))
-
-
-def _bias(chosen_N: np.ndarray, rejected_N: np.ndarray) -> dict[str, Any]:
-    difference_N = chosen_N - rejected_N
-    one_N = np.ones(len(difference_N))
-    ratio_N = np.log((chosen_N + 1) / (rejected_N + 1))
-    return {
-        **_longer(difference_N),
-        "equal": int(np.sum(difference_N == 0)),
-        "length_correlation": correlation(one_N, difference_N),
-        "log_length_correlation": correlation(one_N, ratio_N),
-    }
-
-
-def _longer(difference_N: np.ndarray) -> dict[str, Any]:
-    """Of the differences that are not 0."""
-    unequal_N = difference_N[difference_N != 0]
-    if not len(unequal_N):
-        return {"share": None, "n": 0}
-    found = accuracy(unequal_N)
-    return {"share": found["accuracy"], "ci95": found["ci95"], "n": found["n"]}

@@ -60,13 +60,16 @@ class Gap(Block):
     after: Longer
 
 
-class DataReport(Block):
-    kind: Literal["data"] = "data"
-    title: str
-    source: Source
+class Described(Block):
     sizes: dict[Group, Sizes]
     bias: dict[When, dict[Group, Bias]]
     gaps: list[Gap]
+
+
+class DataReport(Described):
+    kind: Literal["data"] = "data"
+    title: str
+    source: Source
     balance: Balance
     pooled: dict[Group, int]
     length_model: dict[When, Right]

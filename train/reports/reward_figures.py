@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from glm_jax.train.reports.data_figures import shares
 from glm_jax.train.reports.pipeline_schema import Accuracy, Rows
 from glm_jax.train.reports.plots import Panel, Series, curves, histograms, intervals
 from glm_jax.train.reports.reward_schema import RewardReport
@@ -17,6 +18,7 @@ CATEGORIES = 12  # largest ones whose scores are drawn
 def figures(report: RewardReport) -> dict[str, list[Panel]]:
     """Panels by section; a section without numbers is an empty list."""
     return {
+        **{use: shares(found, "tokens") for use, found in report.data.items()},
         "accuracy": _some(_accuracies(report)),
         "calibration": _some([_calibration(report)]),
         "scores": _some(_scores(report)),

@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from glm_jax.data.length_model import PairLengths, cross_validated, fit
+from glm_jax.data.balance import balance
+from glm_jax.data.length_model import cross_validated, fit
+from glm_jax.data.pair_sizes import measure, sample
 from glm_jax.data.records import Pair, draw
+from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.heldout_pairs import kept
 from glm_jax.train.reports import html_page, scored_pairs
+from glm_jax.train.reports.data_report import SAMPLE
+from glm_jax.train.reports.length_bias import described
 from glm_jax.train.reports.numbers import count, percent, span
 from glm_jax.train.reports.pipeline_schema import Rows
 from glm_jax.train.reports.reward_figures import figures
@@ -33,22 +38,36 @@ TEXT = 1200  # characters of each text of a mistake
 
 
 def reward_report(
-    folder: str | Path, *, training: PairLengths | None = None, held_out: Iterable[Pair] = ()
+    folder: str | Path,
+    *,
+    training: Sequence[Pair] = (),
+    held_out: Sequence[Pair] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, Any]:
     """The numbers of docs/report.md, "A reward model's run", from `scores.jsonl`, `metrics.jsonl`,
     `evaluations.jsonl` and `config.yaml` in the folder.
 
-    The length-only baseline is fitted on the lengths of the `training` pairs; without them, in
-    folds of the held-out ones. The texts of mistakes come from `held_out`, by place.
+    The length-only baseline is fitted on the lengths of the `training` pairs (of more than 50,000,
+    on those with the smallest hashes); without them, in folds of the held-out ones. The texts of
+    mistakes come from `held_out`, by place. What lengths are counted by, the `tokenizer`, is the
+    reward model's; without one they are characters.
     """
     folder = Path(folder)
     pairs = scored_pairs.read(folder)
     found = scored_pairs.columns(pairs)
-    if training is None:
-        alone_N = cross_validated(found.lengths, np.arange(len(pairs)))
+    data, balanced = {}, np.flatnonzero(found.balanced_N)
+    if training:
+        sizes = measure(sample(training, SAMPLE).pairs, tokenizer)
+        places_N = np.arange(len(sizes))  # ids may be equal
+        draws_N = np.array([draw(0, f"{place}") for place in places_N], np.uint64)
+        kept = balance(sizes.chosen_N, sizes.rejected_N, draws_N, sizes.group_codes()).kept
+        data["training"] = described(sizes, kept)
+        alone_N = fit(sizes.lengths()).probabilities(found.lengths)
     else:
-        alone_N = fit(training).probabilities(found.lengths)
-    balanced = np.flatnonzero(found.balanced_N)
+        alone_N = cross_validated(found.lengths, np.arange(len(pairs)))
+    if held_out:
+        sizes = measure([held_out[pair.row] for pair in pairs], tokenizer)
+        data["held_out"] = described(sizes, balanced)
     sets = {"as_they_are": np.arange(len(pairs)), "balanced": balanced}
     config = folder / "config.yaml"
     steps, evaluations = (
@@ -58,7 +77,8 @@ def reward_report(
         "kind": "reward",
         "title": f"Reward model: {folder.resolve().name}",
         "config": yaml.safe_load(config.read_text("utf-8")) if config.exists() else {},
-        "length_only_fit": "held_out_folds" if training is None else "training_pairs",
+        "length_only_fit": "training_pairs" if training else "held_out_folds",
+        "data": data,
         "pairs": {
             name: judged(found.take(rows), alone_N[rows] - 0.5)
             for name, rows in sets.items()
@@ -66,7 +86,7 @@ def reward_report(
         },
         "calibration": calibration([pair.row for pair in pairs], found.margins_N),
         "scores": scores(pairs),
-        "kept": _kept(steps, evaluations),
+        "kept": _kept_step(steps, evaluations),
         "training": steps,
         "evaluations": evaluations,
         "mistakes": mistakes(pairs, held_out),
@@ -169,11 +189,10 @@ def mistakes(pairs: Sequence[ScoredPair], held_out: Iterable[Pair] = ()) -> list
     ]
 
 
-def write(
-    folder: str | Path, *, training: PairLengths | None = None, held_out: Iterable[Pair] = ()
-) -> Path:
-    """Writes report.json and report.html of a finished run; returns the page's path."""
-    values = reward_report(folder, training=training, held_out=held_out)
+def write(folder: str | Path, **given: Any) -> Path:
+    """Writes report.json and report.html of a finished run; returns the page's path. What may be
+    `given` is what `reward_report` takes."""
+    values = reward_report(folder, **given)
     report = html_page.parse(RewardReport, values)
     return html_page.put(folder, report, page(report))
 
@@ -210,7 +229,7 @@ def summary(report: RewardReport) -> list[str]:
     return said
 
 
-def _kept(steps: Rows, evaluations: Rows) -> dict[str, int] | None:
+def _kept_step(steps: Rows, evaluations: Rows) -> dict[str, int] | None:
     """Which model was kept, where the run's files say it."""
     if not any(row.get("step") and "balanced_loss" in row for row in evaluations):
         return None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from glm_jax.train.reports.data_schema import Described
 from glm_jax.train.reports.pipeline_schema import (
     Accuracy,
     Block,
@@ -14,6 +17,7 @@ from glm_jax.train.reports.pipeline_schema import (
 )
 
 Labels = Annotated[Literal["as_they_are", "balanced"], "pairs"]
+Use = Annotated[Literal["training", "held_out"], "use"]
 Name = Annotated[str, "name"]
 Side = Annotated[Literal["chosen", "rejected"], "side"]
 
@@ -83,6 +87,7 @@ class RewardReport(Block):
     title: str
     config: dict[str, Any]
     length_only_fit: Literal["training_pairs", "held_out_folds"]
+    data: dict[Use, Described] = Field(default_factory=dict)
     pairs: dict[Labels, Judged]
     calibration: Calibration
     scores: dict[Name, dict[Side, Scores]]
