@@ -24,10 +24,11 @@ from glm_jax.data import filters, records
 from glm_jax.data.proving_ground.annotators import annotate
 from glm_jax.data.records import Pair, Sample
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pipeline, preferences, reward, sft
+from glm_jax.train import pipeline, reward, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.evaluation_rewards import by_labels, by_truth
 from glm_jax.train.pipeline import PipelineConfig
+from glm_jax.train.preference.pairs import balance_pairs, filter_and_balance
 from glm_jax.train.preparation import write_world
 from glm_jax.train.statistics import accuracy, correlation
 
@@ -63,9 +64,9 @@ def measured(folder: Path, seed: int, overrides: list[str]) -> Iterator[dict[str
                 pairs = annotate(given, length_bias=liking, seed=seed)
                 settings = {"buckets": config.buckets, "seed": seed}
                 kept, _ = filters.filter_pairs(pairs, min_agreement=0, add_up=False)
-                stays, *_ = preferences.balance_pairs(kept, tokenizer, levels=1, **settings)
+                stays, *_ = balance_pairs(kept, tokenizer, levels=1, **settings)
                 records.write(f"{stem}.one_level.jsonl", stays)
-                preferences.filter_and_balance(pairs, tokenizer, stem, **settings)
+                filter_and_balance(pairs, tokenizer, stem, **settings)
         for kind in KINDS:
             yield {
                 "seed": seed, "liking": liking, "pairs": kind,

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
-from glm_jax.train import cli_data
 from glm_jax.train.platforms import without_absent_tpu
+from glm_jax.train.preference import commands as data_commands
 
 STAGES = {
     "pipeline": (
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--dtype", choices=dtypes, help="of the weights; float32 unless given")
 
     data = commands.add_parser("data", help="look at preference pairs, filter and balance them")
-    cli_data.add(partial(command, data.add_subparsers(metavar="COMMAND", required=True)))
+    data_commands.add(partial(command, data.add_subparsers(metavar="COMMAND", required=True)))
 
     plan = command(
         commands, "plan", _plan, "whether a run fits a TPU slice or GPUs, found out without them"
@@ -227,7 +227,7 @@ def _sample(arguments: Namespace) -> None:
     from glm_jax.configuration import parse
     from glm_jax.train import sample
 
-    values = cli_data.given(arguments)
+    values = data_commands.given(arguments)
     values["sampling"] = {name: values.pop(name) for name in SAMPLING & values.keys()}
     sample.run(parse(sample.SampleConfig, values, "the command line"))
 
@@ -235,7 +235,7 @@ def _sample(arguments: Namespace) -> None:
 def _chat(arguments: Namespace) -> None:
     from glm_jax.train import chat
 
-    chat.run(**cli_data.given(arguments))
+    chat.run(**data_commands.given(arguments))
 
 
 def _plan(arguments: Namespace) -> int:

@@ -21,7 +21,7 @@ from glm_jax.data.records import Pair, Sample
 from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.batched import score_pairs, score_samples
-from glm_jax.train.preferences import groups_of
+from glm_jax.train.preference.pairs import groups_of
 from glm_jax.train.statistics import accuracy, correlation, mean_interval
 
 GAPS = 4  # buckets of length difference in the report, by quantiles

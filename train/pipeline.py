@@ -22,10 +22,11 @@ from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import dpo, evaluation, ppo, preferences, reward, sample, sft
+from glm_jax.train import dpo, evaluation, ppo, reward, sample, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.dpo import DPOConfig
 from glm_jax.train.ppo import PPOConfig
+from glm_jax.train.preference.pairs import filter_and_balance
 from glm_jax.train.preparation import FilesConfig, WorldConfig, read_files, write_files, write_world
 from glm_jax.train.progress import console
 from glm_jax.train.reports import pipeline_report
@@ -195,7 +196,7 @@ def _collect(folder: Path, config: PipelineConfig) -> None:
 def _balance(folder: Path, config: PipelineConfig, name: str, pairs: list[Pair]) -> None:
     """Writes pairs/<name>.{filtered,balanced,dropped}.jsonl, and what was done as .json."""
     tokenizer = Tokenizer.load(folder / "data/tokenizer")
-    preferences.filter_and_balance(
+    filter_and_balance(
         pairs, tokenizer, folder / "pairs" / name, buckets=config.buckets, seed=config.seed
     )
 

@@ -22,8 +22,8 @@ from glm_jax.data.pair_sizes import PairSizes, measure, sample
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pair_files
-from glm_jax.train.pair_files import Source
+from glm_jax.train.preference import files
+from glm_jax.train.preference.files import Source
 from glm_jax.train.reports import html_page
 from glm_jax.train.reports.data_figures import figures
 from glm_jax.train.reports.data_schema import DataReport
@@ -57,7 +57,7 @@ def data_report(
         raise InputError(f"{file or title}: no pairs to report on, {found.ties} are ties")
     sizes = measure(found.pairs, tokenizer, by, seed)
     if again := same_draws(sizes.draws_N):
-        raise InputError(pair_files.same_id(file or title, found.pairs[again[0]].id))
+        raise InputError(files.same_id(file or title, found.pairs[again[0]].id))
     balanced = balance(
         sizes.chosen_N, sizes.rejected_N, sizes.draws_N, sizes.group_codes(), buckets=buckets
     )
@@ -106,7 +106,7 @@ def report_file(
     folder, named after the file if not given.
     """
     counting = Tokenizer.load(tokenizer) if tokenizer else None
-    source = pair_files.opened(path, group, layout=layout, category=category, language=language)
+    source = files.opened(path, group, layout=layout, category=category, language=language)
     name = Path(path).name
     values = data_report(
         _pairs(source), counting, by=source.by, title=f"Preference data: {name}", file=path,
@@ -122,7 +122,7 @@ def report_file(
 
 
 def _pairs(source: Source) -> Iterator[Pair]:
-    with pair_files.bar(f"reading {source.path}", len(source.parts)) as done:
+    with files.bar(f"reading {source.path}", len(source.parts)) as done:
         for number, part in enumerate(source.parts, start=1):
             yield from part
             done(number)

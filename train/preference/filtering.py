@@ -13,7 +13,7 @@ from glm_jax.data.rewriting import Edit
 from glm_jax.data.splits import held_out_rows
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pair_files
+from glm_jax.train.preference import files
 
 
 def filter_file(
@@ -39,8 +39,8 @@ def filter_file(
     which on it is too much like an earlier one; `options`: those of `filters.filter_table`.
     """
     if dropped is None:
-        dropped = pair_files.dropped_beside(output)
-    pair_files.check_files(*{path, *held_out}, output, dropped)
+        dropped = files.dropped_beside(output)
+    files.check_files(*{path, *held_out}, output, dropped)
     rewriting.check_outputs([Path(output), Path(dropped)])
     limit = max_characters if max_tokens is None else max_tokens
     if max_tokens is not None and (tokenizer is None or max_characters is not None):
@@ -49,18 +49,18 @@ def filter_file(
     filters.check_options(limit, near_duplicates=near_duplicates, **checked)
     counting = None if max_tokens is None else Tokenizer.load(tokenizer)
 
-    source = pair_files.opened(path, group, layout=layout, category=category, language=language)
-    others = [pair_files.opened(file) for file in held_out]
-    table = pair_files.scanned(source)
+    source = files.opened(path, group, layout=layout, category=category, language=language)
+    others = [files.opened(file) for file in held_out]
+    table = files.scanned(source)
     lengths = None
     if counting is not None:
-        found = pair_files.counted(source, table, counting, ("prompt", "chosen", "rejected"))
+        found = files.counted(source, table, counting, ("prompt", "chosen", "rejected"))
         lengths = found["prompt"] + np.maximum(found["chosen"], found["rejected"])
     filtered = filters.filter_table(
         table,
         lengths=lengths,
         max_length=limit,
-        held_out=map(pair_files.scanned, others),
+        held_out=map(files.scanned, others),
         **options,
     )
     reasons = filtered.reasons
@@ -78,7 +78,7 @@ def filter_file(
         return partial(filters.written, summed, reasons[start:stop])
 
     where = (reasons > 0).astype(np.int8)
-    pair_files.written(source, table, where, (output, dropped), edit)
+    files.written(source, table, where, (output, dropped), edit)
     _tell(filters.count(reasons, group_codes(table, source.by)), filtered)
     print(f"wrote {kept} pairs to {output}, {len(table) - kept} with their reasons to {dropped}")
 
@@ -96,23 +96,23 @@ def split_file(
     """Writes about `share` of the first user messages, with all their pairs, to `held_out`."""
     if not 0 < share < 1:
         raise InputError(f"the share held out is between 0 and 1, got {share}")
-    pair_files.check_files(path, train, held_out)
+    files.check_files(path, train, held_out)
     rewriting.check_outputs([Path(train), Path(held_out)])
-    source = pair_files.opened(path, layout=layout, category=category, language=language)
-    table = pair_files.scanned(source, seed)
+    source = files.opened(path, layout=layout, category=category, language=language)
+    table = files.scanned(source, seed)
     where = held_out_rows(table, share).astype(np.int8)
     n = int(where.sum())
     for file, rows in ((train, len(table) - n), (held_out, n)):
         if not rows:
             raise InputError(f"{path}: no pair is left for {file} with a share of {share}")
-    pair_files.written(source, table, where, (train, held_out))
+    files.written(source, table, where, (train, held_out))
     print(f"wrote {len(table) - n} pairs to {train}, {n} to {held_out}: no first message in both")
 
 
 def _tell(counts: dict[str, dict[str, int]], filtered: filters.Filtered) -> None:
     """The reasons that there were, for all pairs and for each group; who, and what, is behind."""
     occur = [reason for reason, n in counts["all"].items() if n]
-    pair_files.show([{"group": name, **{r: row[r] for r in occur}} for name, row in counts.items()])
+    files.show([{"group": name, **{r: row[r] for r in occur}} for name, row in counts.items()])
     for one in filtered.annotators:
         print(
             f"annotator {one.annotator}: agrees with the others in {one.agreed} of {one.shared} "

@@ -10,7 +10,7 @@ from glm_jax.data import prompt_quality, records, rewriting
 from glm_jax.data.prompts import DroppedPrompt, dropped_rows, filter_prompts, sample_by_category
 from glm_jax.data.records import Prompt
 from glm_jax.errors import InputError
-from glm_jax.train import pair_files
+from glm_jax.train.preference import files
 
 
 def learn_quality(labels: str, output: str) -> None:
@@ -43,8 +43,8 @@ def filter_file(
     if n is not None and n < 1:
         raise InputError(f"n must be at least 1, got {n}")
     if dropped is None:
-        dropped = pair_files.dropped_beside(output)
-    pair_files.check_files(prompts, output, dropped)
+        dropped = files.dropped_beside(output)
+    files.check_files(prompts, output, dropped)
     rewriting.check_outputs([Path(output), Path(dropped)])
     found = records.read(prompts, Prompt)
     classifier = prompt_quality.load(quality) if quality else None

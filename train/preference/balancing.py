@@ -13,7 +13,7 @@ from glm_jax.data.pair_table import TIE, group_codes
 from glm_jax.data.rewriting import NOWHERE, Edit, check_outputs
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pair_files
+from glm_jax.train.preference import files
 
 
 def balance_file(
@@ -40,24 +40,22 @@ def balance_file(
     if by == "tokens" and tokenizer is None:
         raise InputError("lengths are tokens: give --tokenizer MODEL, or --by characters")
     check_buckets(buckets, edges, levels)
-    pair_files.check_files(path, output)
+    files.check_files(path, output)
     check_outputs([Path(output)])
     counting = Tokenizer.load(tokenizer) if by == "tokens" else None
-    source = pair_files.opened(path, group, layout=layout, category=category, language=language)
-    table = pair_files.scanned(source, seed)
+    source = files.opened(path, group, layout=layout, category=category, language=language)
+    table = files.scanned(source, seed)
     ties = np.flatnonzero(table.flags & np.uint8(TIE))
     if len(ties):
         raise InputError(
             f"{path}: pair number {ties[0] + 1} is a tie; run `glm-rlhf data filter` first"
         )
-    pair_files.check_ids(source, table)
+    files.check_ids(source, table)
     if mode == "weight":
-        pair_files.check_weights(source, table)
+        files.check_weights(source, table)
     chosen, rejected = table.chosen_lengths, table.rejected_lengths
     if counting is not None:
-        chosen, rejected = pair_files.counted(
-            source, table, counting, ("chosen", "rejected")
-        ).values()
+        chosen, rejected = files.counted(source, table, counting, ("chosen", "rejected")).values()
     balanced = balance(
         chosen, rejected, table.draws, group_codes(table, source.by),
         buckets=buckets, edges=edges, levels=levels, mode=mode,
@@ -68,8 +66,8 @@ def balance_file(
         raise InputError(f"{path}: every better response is the longer one, or none is")
     where = np.full(len(table), NOWHERE, np.int8)
     where[kept] = 0
-    pair_files.written(source, table, where, [output], _edit(balanced.weights, where))
-    pair_files.show(balanced.rows)
+    files.written(source, table, where, [output], _edit(balanced.weights, where))
+    files.show(balanced.rows)
     if balanced.pooled:
         small = ", ".join(f"{name} ({n})" for name, n in balanced.pooled.items())
         print("pooled, being small:", small)

@@ -148,43 +148,43 @@ def _numbers(text: str) -> list[int]:
 
 
 def _check(arguments: Namespace) -> None:
-    from glm_jax.train import preference_files
+    from glm_jax.train.preference import checking
 
-    preference_files.check(**given(arguments))
+    checking.check(**given(arguments))
 
 
 def _convert(arguments: Namespace) -> None:
-    from glm_jax.train import preference_files
+    from glm_jax.train.preference import checking
 
-    preference_files.convert(**given(arguments))
+    checking.convert(**given(arguments))
 
 
 def _filter(arguments: Namespace) -> None:
-    from glm_jax.train import filtering
+    from glm_jax.train.preference import filtering
 
     filtering.filter_file(**given(arguments))
 
 
 def _balance(arguments: Namespace) -> None:
-    from glm_jax.train import balancing
+    from glm_jax.train.preference import balancing
 
     balancing.balance_file(**given(arguments))
 
 
 def _split(arguments: Namespace) -> None:
-    from glm_jax.train import filtering
+    from glm_jax.train.preference import filtering
 
     filtering.split_file(**given(arguments))
 
 
 def _prompts(arguments: Namespace) -> None:
-    from glm_jax.train import prompts
+    from glm_jax.train.preference import prompts
 
     prompts.filter_file(**given(arguments))
 
 
 def _learn_quality(arguments: Namespace) -> None:
-    from glm_jax.train import prompts
+    from glm_jax.train.preference import prompts
 
     prompts.learn_quality(**given(arguments))
 

@@ -1,0 +1,1 @@
+"""Preference data from file to file: the commands `glm-rlhf data`, and the pipeline's pairs."""
