@@ -158,10 +158,12 @@ def test_the_data_are_told_as_they_are_and_balanced(run):
     longer = sum(row["chosen_tokens"] > row["rejected_tokens"] for row in unequal)
     after = found["held_out"]["bias"]["after"]["all"]
     assert (after["n"], after["share"]) == (len(unequal), pytest.approx(longer / len(unequal)))
-    page = Page(
-        reward_report.write(run, training=training, held_out=held_out).read_text(encoding="utf-8")
-    )
-    assert "The training pairs" in page.text and page.text.count("By difference in tokens") >= 3
+    values = reward_report.reward_report(run, training=training, held_out=held_out)
+    report = html_page.parse(RewardReport, values)
+    drawn = reward_figures.figures(report)
+    assert len(drawn["data training"]) == len(drawn["data held_out"]) == 2
+    assert drawn["training"][0].title == "Level of the scores, and their spread"
+    assert all(panel.svg in reward_report.page(report) for panel in drawn["data training"])
 
 
 def test_pairs_of_one_id_keep_their_own_texts_and_are_swapped_apart(run):

@@ -18,7 +18,7 @@ CATEGORIES = 12  # largest ones whose scores are drawn
 def figures(report: RewardReport) -> dict[str, list[Panel]]:
     """Panels by section; a section without numbers is an empty list."""
     return {
-        **{use: shares(found, "tokens") for use, found in report.data.items()},
+        **{f"data {use}": shares(found, "tokens") for use, found in report.data.items()},
         "accuracy": _some(_accuracies(report)),
         "calibration": _some([_calibration(report)]),
         "scores": _some(_scores(report)),
