@@ -148,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--batch-size", type=int)
     sample.add_argument("--seed", type=int)
 
-    chat = command(commands, "chat", _chat, "talk to a model in the terminal")
+    chat = command(
+        commands, "chat", data_commands.later("chat.run"), "talk to a model in the terminal"
+    )
     chat.add_argument("model", metavar="PATH", help="folder of the model")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
     options(chat, ("max_new_tokens", "temperature", "top_p"))
@@ -230,12 +232,6 @@ def _sample(arguments: Namespace) -> None:
     values = data_commands.given(arguments)
     values["sampling"] = {name: values.pop(name) for name in SAMPLING & values.keys()}
     sample.run(parse(sample.SampleConfig, values, "the command line"))
-
-
-def _chat(arguments: Namespace) -> None:
-    from glm_jax.train import chat
-
-    chat.run(**data_commands.given(arguments))
 
 
 def _plan(arguments: Namespace) -> int:

@@ -13,7 +13,13 @@ from test_report import HOSTILE, Page
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.train import cli
-from glm_jax.train.reports import html_page, pipeline_report, reward_figures, reward_report
+from glm_jax.train.reports import (
+    html_page,
+    pipeline_report,
+    reward_figures,
+    reward_numbers,
+    reward_report,
+)
 from glm_jax.train.reports.reward_schema import RewardReport
 
 N = 600
@@ -121,12 +127,12 @@ def test_a_model_that_means_what_it_says_is_calibrated_and_a_loud_one_is_not():
     logits = draw.normal(0, 1.5, 20_000)
     truth = draw.random(20_000) < 1 / (1 + np.exp(-logits))
     margins_N, places = np.where(truth, logits, -logits), range(20_000)
-    honest = reward_report.calibration(places, margins_N)
+    honest = reward_numbers.calibration(places, margins_N)
     assert honest["error"] < 0.02
     for one in honest["bins"]:
         assert one["low"] <= one["predicted"] <= one["high"]
         assert one["ci95"][0] - 0.02 < one["predicted"] < one["ci95"][1] + 0.02
-    assert reward_report.calibration(places, 4 * margins_N)["error"] > 0.1
+    assert reward_numbers.calibration(places, 4 * margins_N)["error"] > 0.1
 
 
 def test_length_alone_is_fitted_on_the_training_pairs_where_they_are_given(run):

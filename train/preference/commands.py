@@ -1,6 +1,7 @@
 """The commands `glm-rlhf data ...`: preference files from one state to the next."""
 
 import argparse
+import importlib
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -10,33 +11,27 @@ Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 def add(command: Command) -> None:
     """Adds the commands; `command(name, run, text)` makes the parser of one."""
-    check = command("check", _check, "whether a file of pairs is right, and what it holds")
-    _input(check)
-    check.add_argument("--max-errors", type=int, metavar="N", help="list so many wrong rows")
+    for name, (place, text, options) in COMMANDS.items():
+        options(command(name, later(place), text))
 
-    convert = command("convert", _convert, "the same pairs in a file of another kind or layout")
-    _input(convert)
-    convert.add_argument(
+
+def _check(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument("--max-errors", type=int, metavar="N", help="list so many wrong rows")
+
+
+def _convert(found: argparse.ArgumentParser) -> None:
+    _input(found)
+    found.add_argument(
         "--output",
         required=True,
         metavar="FILE",
         help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet; with no suffix: for tensorflow-datasets",
     )
-    convert.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
-
-    _add_filter(command("filter", _filter, "drop pairs that teach nothing: ties, cycles, blanks"))
-    _add_balance(command("balance", _balance, "make longer and shorter equally often the better"))
-    _add_report(command("report", _report, "how large pairs are, and how much of them is length"))
-    _add_split(command("split", _split, "hold out some of the prompts, with all their pairs"))
-    _add_prompts(
-        command("prompts", _prompts, "drop prompts that cannot be answered; even categories")
-    )
-    learn = command("learn-quality", _learn_quality, "train a classifier of prompts on labels")
-    learn.add_argument("labels", metavar="LABELS", help="JSON lines: prompts with their `quality`")
-    learn.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
+    found.add_argument("--to", metavar="LAYOUT", help="the layout to write, ours if not given")
 
 
-def _add_filter(found: argparse.ArgumentParser) -> None:
+def _filter(found: argparse.ArgumentParser) -> None:
     _input_output(found)
     found.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
     found.add_argument(
@@ -72,7 +67,7 @@ def _add_filter(found: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_balance(found: argparse.ArgumentParser) -> None:
+def _balance(found: argparse.ArgumentParser) -> None:
     _input_output(found)
     found.add_argument("--tokenizer", metavar="MODEL", help="what counts the tokens")
     found.add_argument("--by", choices=("tokens", "characters"), help="tokens unless given")
@@ -102,7 +97,7 @@ def _add_balance(found: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_report(found: argparse.ArgumentParser) -> None:
+def _report(found: argparse.ArgumentParser) -> None:
     _input(found)
     found.add_argument("--tokenizer", metavar="MODEL", help="counts tokens; else characters")
     found.add_argument("--output", metavar="FOLDER", help="by default FILE without suffix, -report")
@@ -113,7 +108,7 @@ def _add_report(found: argparse.ArgumentParser) -> None:
     found.add_argument("--json", action="store_true", help="the numbers as one object on one line")
 
 
-def _add_split(found: argparse.ArgumentParser) -> None:
+def _split(found: argparse.ArgumentParser) -> None:
     _input(found)
     found.add_argument("--train", required=True, metavar="FILE")
     found.add_argument("--held-out", required=True, metavar="FILE")
@@ -121,7 +116,7 @@ def _add_split(found: argparse.ArgumentParser) -> None:
     found.add_argument("--seed", type=int, help="which prompts are held out")
 
 
-def _add_prompts(found: argparse.ArgumentParser) -> None:
+def _prompts(found: argparse.ArgumentParser) -> None:
     found.add_argument("prompts", metavar="PROMPTS", help="JSON lines")
     found.add_argument("--output", required=True, metavar="FILE", help="the prompts kept")
     found.add_argument("--dropped", metavar="FILE", help="the others, each with its reason")
@@ -129,6 +124,11 @@ def _add_prompts(found: argparse.ArgumentParser) -> None:
     found.add_argument("--min-characters", type=int, help="letters and digits of a prompt; 2")
     found.add_argument("--n", type=int, help="keep so many, of each category the same number")
     found.add_argument("--seed", type=int, help="which prompts stay")
+
+
+def _learn_quality(found: argparse.ArgumentParser) -> None:
+    found.add_argument("labels", metavar="LABELS", help="JSON lines: prompts with their `quality`")
+    found.add_argument("--output", required=True, metavar="FOLDER", help="the classifier")
 
 
 def _input(found: argparse.ArgumentParser) -> None:
@@ -147,54 +147,61 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _check(arguments: Namespace) -> None:
-    from glm_jax.train.preference import checking
+def later(place: str) -> Callable[[Namespace], None]:
+    """Calls what stands at `place` in glm_jax.train ("file.function") with the command's own
+    arguments, and imports it, which may be heavy, only then."""
+    module, _, function = place.rpartition(".")
 
-    checking.check(**given(arguments))
+    def run(arguments: Namespace) -> None:
+        getattr(importlib.import_module(f"glm_jax.train.{module}"), function)(**given(arguments))
 
-
-def _convert(arguments: Namespace) -> None:
-    from glm_jax.train.preference import checking
-
-    checking.convert(**given(arguments))
-
-
-def _filter(arguments: Namespace) -> None:
-    from glm_jax.train.preference import filtering
-
-    filtering.filter_file(**given(arguments))
-
-
-def _balance(arguments: Namespace) -> None:
-    from glm_jax.train.preference import balancing
-
-    balancing.balance_file(**given(arguments))
-
-
-def _split(arguments: Namespace) -> None:
-    from glm_jax.train.preference import filtering
-
-    filtering.split_file(**given(arguments))
-
-
-def _prompts(arguments: Namespace) -> None:
-    from glm_jax.train.preference import prompts
-
-    prompts.filter_file(**given(arguments))
-
-
-def _learn_quality(arguments: Namespace) -> None:
-    from glm_jax.train.preference import prompts
-
-    prompts.learn_quality(**given(arguments))
-
-
-def _report(arguments: Namespace) -> None:
-    from glm_jax.train.reports import data_report
-
-    data_report.report_file(**given(arguments))
+    return run
 
 
 def given(arguments: Namespace) -> dict[str, Any]:
     """What the command's own arguments say; a default that is not given lives with its function."""
     return {k: v for k, v in vars(arguments).items() if k not in ("command", "traceback")}
+
+
+COMMANDS = {
+    "check": (
+        "preference.checking.check",
+        "whether a file of pairs is right, and what it holds",
+        _check,
+    ),
+    "convert": (
+        "preference.checking.convert",
+        "the same pairs in a file of another kind or layout",
+        _convert,
+    ),
+    "filter": (
+        "preference.filtering.filter_file",
+        "drop pairs that teach nothing: ties, cycles, blanks",
+        _filter,
+    ),
+    "balance": (
+        "preference.balancing.balance_file",
+        "make longer and shorter equally often the better",
+        _balance,
+    ),
+    "report": (
+        "reports.data_report.report_file",
+        "how large pairs are, and how much of them is length",
+        _report,
+    ),
+    "split": (
+        "preference.filtering.split_file",
+        "hold out some of the prompts, with all their pairs",
+        _split,
+    ),
+    "prompts": (
+        "preference.prompts.filter_file",
+        "drop prompts that cannot be answered; even categories",
+        _prompts,
+    ),
+    "learn-quality": (
+        "preference.prompts.learn_quality",
+        "train a classifier of prompts on labels",
+        _learn_quality,
+    ),
+}
