@@ -32,8 +32,10 @@ from glm_jax.data.pair_table import (
     INVALID,
     NONE,
     TIE,
+    TOTAL,
     Groups,
     PairTable,
+    group_name,
     scan,
 )  # fmt: skip
 from glm_jax.data.records import Pair, to_dict
@@ -201,7 +203,7 @@ def count(reasons: np.ndarray, groups: Groups) -> dict[str, dict[str, int]]:
     )
     by_group = dict(zip(groups.names, table.reshape(-1, n).tolist(), strict=True))
     by_group.pop(NONE, None)
-    rows = {"all": np.bincount(reasons, minlength=n).tolist(), **dict(sorted(by_group.items()))}
+    rows = {TOTAL: np.bincount(reasons, minlength=n).tolist(), **dict(sorted(by_group.items()))}
     return {
         name: {**dict(zip(REASONS[1:], row[1:], strict=True)), "kept": row[0], "total": sum(row)}
         for name, row in rows.items()
@@ -210,12 +212,12 @@ def count(reasons: np.ndarray, groups: Groups) -> dict[str, dict[str, int]]:
 
 def count_pairs(kept: Sequence[Pair], dropped: Sequence[Dropped]) -> dict[str, dict[str, int]]:
     """`count` for lists, by category."""
-    fates = [(pair.category, "kept") for pair in kept]
-    fates += [(pair.category, reason) for pair, reason in dropped]
-    names = sorted({name or NONE for name, _ in fates})
+    fates = [(group_name(pair.category), "kept") for pair in kept]
+    fates += [(group_name(pair.category), reason) for pair, reason in dropped]
+    names = sorted({name for name, _ in fates})
     codes = {name: code for code, name in enumerate(names)}
     reasons = np.array([CODES.get(reason, 0) for _, reason in fates], np.uint8)
-    return count(reasons, Groups(names, np.array([codes[n or NONE] for n, _ in fates], np.int32)))
+    return count(reasons, Groups(names, np.array([codes[name] for name, _ in fates], np.int32)))
 
 
 def dropped_row(pair: Pair, reason: str) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _rows(batches: list[list[int]], longest: int, widths: int, unit: int) -> int
     rows make attention cheap."""
     some = batches[:: max(len(batches) // SAMPLED, 1)]
     mean = sum(map(sum, some)) / len(some)
-    most = max(round(mean / longest / 0.8 / unit), 1)
+    most = max(min(round(mean / longest / 0.8 / unit), len(batches[0]) // unit), 1)
     tried = sorted({max(most - i * max(most // TRIED, 1), 1) for i in range(TRIED)})
     shares = {}
     for rows in (unit * n for n in tried):

@@ -10,11 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from glm_jax.data import weights
 from glm_jax.data.batches import PairArrays
 from glm_jax.data.packing import plan
 from glm_jax.data.records import Pair
-from glm_jax.errors import InputError
 
 Array = jax.Array | np.ndarray
 
@@ -93,16 +91,7 @@ class PairBatches:
         return [(None, chosen[:P], 0), (0, chosen[P:], P), (1, rejected[P:], P)]
 
 
-def margins_and_weights(
-    pairs: Sequence[Pair], file: str = "pairs"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the pairs, 0 and 1 where none is given, [N] float32 each.
-
-    Raises InputError, with the name of the `file`, for a weight that cannot be used.
-    """
+def margins_and_weights(pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the pairs, 0 and 1 where none is given, [N] float32 each."""
     margins_N = np.array([pair.margin or 0.0 for pair in pairs], np.float32)
-    weights_N = np.array([1.0 if pair.weight is None else pair.weight for pair in pairs])
-    if (row := weights.first_wrong(weights_N)) is not None:
-        pair = pairs[row]
-        raise InputError(f"{file}: pair {pair.id!r}: weight {pair.weight:g}; {weights.EXPECTED}")
-    return margins_N, weights_N.astype(np.float32)
+    return margins_N, np.array([1.0 if p.weight is None else p.weight for p in pairs], np.float32)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glm_jax.data.length_model import PairLengths
-from glm_jax.data.pair_table import Groups, group_codes, scan
+from glm_jax.data.pair_table import TOTAL, Groups, group_codes, scan
 from glm_jax.data.records import Pair, draw
 from glm_jax.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class PairSizes(NamedTuple):
         """The rows of "all", and of every group by name."""
         names = np.array(self.groups, object)
         rows = {name: np.flatnonzero(names == name) for name in sorted(set(self.groups))}
-        return {"all": np.arange(len(names)), **rows}
+        return {TOTAL: np.arange(len(names)), **rows}
 
     def lengths(self) -> PairLengths:
         """What a model that sees length alone sees of the pairs."""

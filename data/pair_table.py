@@ -24,6 +24,7 @@ PART = 2**24  # bytes of a file that one process reads at a time
 INVALID, EMPTY, IDENTICAL, TIE = 1, 2, 4, 8
 INTERNED = ("category", "language", "annotator")
 NONE = "(none)"
+TOTAL = "all"  # what all pairs together are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +129,13 @@ def group_codes(table: PairTable, by: Sequence[str] | None = None) -> Groups:
         for field in fields_:
             value, code = divmod(value, len(table.names[field]) + 1)
             parts += [table.names[field][code - 1]] if code else []
-        which.append(names.setdefault("/".join(parts) or NONE, len(names)))
+        which.append(names.setdefault(group_name("/".join(parts)), len(names)))
     return Groups(list(names), np.array(which, np.int32)[codes.astype(np.int32)])
+
+
+def group_name(value: str | None) -> str:
+    """What a group is called in tables, where `all` is taken."""
+    return f"{TOTAL} (group)" if value == TOTAL else value or NONE
 
 
 def mixed(*columns: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ Quality = Literal["clear", "unclear_intention", "unclear_semantics", "unanswerab
 
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=1e-30, le=1e30)]
+"above 0, and nothing that float32 cannot add up"
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 "what a column of the table of pairs holds"
 
@@ -74,7 +76,7 @@ class Pair:
     "how much better in score the chosen one should be: enters the ranking loss"
     strength: Number | None = None
     "how clearly it is preferred, as the annotator said: 1 slightly, 2 clearly, more: very"
-    weight: Number | None = None
+    weight: Weight | None = None
     "of the pair in the loss; 1 if not given"
     category: str | None = None
     language: str | None = None

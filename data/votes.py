@@ -27,7 +27,10 @@ class Sums(NamedTuple):
 
 
 def judgements(table: PairTable, alive: np.ndarray) -> Judgements:
-    """The rows, among those where `alive` [N] is true, of pairs that were judged several times."""
+    """The rows, among those where `alive` [N] is true, of pairs that were judged several times.
+
+    Who judges a pair again in the same way has one vote all the same.
+    """
     low, high = np.minimum(table.chosen, table.rejected), np.maximum(table.chosen, table.rejected)
     keys = mixed(table.prompts, low, high)
     del low, high
@@ -39,7 +42,9 @@ def judgements(table: PairTable, alive: np.ndarray) -> Judgements:
     single, tie = ~votes.any(axis=1), (table.flags[rows] & TIE) > 0
     votes[single & tie, 2] = 1
     votes[single & ~tie, 0] = 1
-    return Judgements(rows, groups, sides, votes)
+    found = Judgements(rows, groups, sides, votes)
+    votes[~_first_of_its_annotator(table, found)] = 0
+    return found
 
 
 def repeated(keys: np.ndarray, alive: np.ndarray) -> np.ndarray:
@@ -57,29 +62,25 @@ def add_up(table: PairTable, found: Judgements) -> Sums:
 
     The row that stays is the first one that says what the majority says, or, where all rows of
     its side are ties by themselves, the first one of that side; of a tie (`is_tie`) it is the
-    first. A majority whose side stands first in no row is a tie, too. Who judges a pair again in
-    the same way has one vote all the same.
+    first. A majority whose side stands first in no row is a tie, too.
     """
     rows, groups, sides, votes = found
-    counted = votes * _first_of_its_annotator(table, found)[:, None]
     up = sides > 0
     n = int(groups[-1]) + 1 if len(groups) else 0
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(groups, values, minlength=n).astype(np.int64)
 
-    low = total(np.where(up, counted[:, 0], counted[:, 1]))
-    high = total(np.where(up, counted[:, 1], counted[:, 0]))
-    neither = total(counted[:, 2])
+    low = total(np.where(up, votes[:, 0], votes[:, 1]))
+    high = total(np.where(up, votes[:, 1], votes[:, 0]))
+    neither = total(votes[:, 2])
     winner = np.where(is_tie(low, high, neither), 0, np.where(low > high, 1, -1))
     named = sides == winner[groups]
     winner[np.bincount(groups[named], minlength=n) == 0] = 0
     ties = winner == 0
-    worth = 2 - named.astype(int) - (named & ((table.flags[rows] & TIE) == 0))
-    size = max(len(rows), 1)
-    first = np.full(n, 3 * size)
-    np.minimum.at(first, groups, worth * size + np.arange(len(rows)))  # the best kind, then first
-    first %= size
+    says_so = named & ((table.flags[rows] & TIE) == 0)
+    best = np.lexsort((~named, ~says_so, groups))  # stable: of equally good rows the first
+    first = best[np.searchsorted(groups, np.arange(n))]
     chosen = np.where(up[first], low, high)
     rejected = np.where(up[first], high, low)
     order = np.argsort(rows[first])

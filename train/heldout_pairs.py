@@ -16,6 +16,7 @@ from glm_jax.checkpoint.pretrained import save_pretrained
 from glm_jax.data import records
 from glm_jax.data.balance import balance
 from glm_jax.data.batches import PairArrays, pair_arrays
+from glm_jax.data.lengths import response_lengths
 from glm_jax.data.pair_batches import PairBatches
 from glm_jax.data.pair_table import group_codes, scan
 from glm_jax.data.records import Pair, draw
@@ -35,14 +36,13 @@ class HeldOut:
     """Pairs in batches as in training, and which of them are left when they are balanced."""
 
     def __init__(
-        self, pairs: Sequence[Pair], arrays: PairArrays, *, batch: int, unit: int, seed: int,
-        memory: MemoryConfig,
+        self, pairs: Sequence[Pair], arrays: PairArrays, lengths_2xN: np.ndarray, *, batch: int,
+        unit: int, seed: int, memory: MemoryConfig,
     ):  # fmt: skip
-        """`pairs[n]` is row n of the arrays."""
+        """`pairs[n]` is row n of the arrays; `lengths_2xN`: of both responses, before any cut,
+        since that is what the annotators saw."""
         self._pairs, self._arrays, self._memory = pairs, arrays, memory
-        self.lengths_2xN = (
-            np.stack([arrays.chosen_lengths_N, arrays.rejected_lengths_N]) - arrays.prompt_lengths_N
-        )
+        self.lengths_2xN = lengths_2xN
         # by place: of the file's ids some may be equal
         draws_N = np.array([draw(seed, f"{n}") for n in arrays.rows_N], np.uint64)
         kept = balance(*self.lengths_2xN, draws_N, group_codes(scan([pairs]))).kept
@@ -67,7 +67,8 @@ class HeldOut:
         arrays, _ = pair_arrays(pairs, tokenizer, max_length)
         if not len(arrays.rows_N):
             raise InputError(f"no held-out pair fits into {max_length} tokens")
-        return cls([pairs[row] for row in arrays.rows_N], arrays, **settings)
+        fit = [pairs[row] for row in arrays.rows_N]
+        return cls(fit, arrays, np.stack(response_lengths(fit, tokenizer)), **settings)
 
     def scores(self, model: GLM) -> np.ndarray:
         """Of chosen and rejected, [2, N] float32."""
@@ -103,7 +104,6 @@ class HeldOut:
             "id": pair.id,
             "category": pair.category,
             "language": pair.language,
-            "split": "heldout",
             "balanced": bool(self.balanced_N[n]),
             "chosen_score": float(scores_2xN[0, n]),
             "rejected_score": float(scores_2xN[1, n]),

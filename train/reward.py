@@ -116,7 +116,7 @@ def run(config: RewardConfig, label: str = "reward model") -> Path:
     shared = config.memory.attention == "plain"  # kernels know no parts of a text
     steps = max(round(config.epochs * len(arrays.rows_N) / config.batch_size), 1)
     batches = PairBatches(
-        arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N], config.pairs),
+        arrays, *margins_and_weights([pairs[row] for row in arrays.rows_N]),
         batch=config.batch_size, steps=steps, seed=config.seed, widths=config.widths,
         unit=config.mesh.rows, shared=shared,
     )  # fmt: skip

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from glm_jax.data.filters import count_pairs, dropped_row, filter_pairs
+from glm_jax.data.pair_table import group_codes, scan
 from glm_jax.data.records import Pair, Prompt, read, write
 from glm_jax.data.splits import hold_out
 
@@ -75,6 +76,15 @@ def test_too_long_is_decided_on_the_lengths_handed_in():
 
 def test_no_pairs():
     assert filter_pairs([]) == ([], [])
+
+
+def test_a_group_called_all_is_not_the_whole():
+    pairs = [pair("a", "b", category="all"), pair("a", "", category="chat")]
+    counts = count_pairs(*filter_pairs(pairs))
+    assert {name: row["total"] for name, row in counts.items()} == {
+        "all": 2, "all (group)": 1, "chat": 1,
+    }  # fmt: skip
+    assert group_codes(scan([pairs])).names == ["all (group)", "chat"]
 
 
 def test_counts_and_rows(tmp_path):

@@ -98,6 +98,13 @@ def test_who_disagrees_is_dropped_and_only_on_evidence():
     assert "annotator" not in outcome(few)[1]
 
 
+def test_who_says_it_three_times_does_not_outvote_two():
+    rows = crowd({"a": 30, "b": 30, "careless": 0})
+    again = [row for row in rows if row.annotator == "careless"]
+    table = scan([rows + again + again])
+    assert [one.annotator for one in filter_table(table).annotators] == ["careless"]
+
+
 def test_wilson():
     """Against the formula's value for 9 of 30, worked out by hand."""
     assert wilson(9, 30) == pytest.approx((0.1666, 0.4788), abs=1e-4)

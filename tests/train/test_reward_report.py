@@ -191,7 +191,7 @@ def test_a_category_called_all_stays_apart_from_all_pairs(run):
     made = [row | {"category": "all"} if row["category"] == "qa" else row for row in rows()]
     write(run, made)
     scores = reward_report.reward_report(run)["scores"]
-    assert scores["all"]["chosen"]["n"] == 600 and scores["all (category)"]["chosen"]["n"] == 200
+    assert scores["all"]["chosen"]["n"] == 600 and scores["all (group)"]["chosen"]["n"] == 200
 
 
 def test_the_spread_of_a_steps_scores_is_drawn_from_their_size(run):

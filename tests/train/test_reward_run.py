@@ -21,6 +21,7 @@ from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import dpo, reward
 from glm_jax.train.batched import score_dialogues
 from glm_jax.train.dpo import DPOConfig
+from glm_jax.train.heldout_pairs import HeldOut
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.reward import RewardConfig
 from glm_jax.train.run_folder import read_rows
@@ -102,6 +103,17 @@ def test_training_ends_when_the_balanced_loss_falls_no_longer_and_the_best_model
     best = rows[int(np.argmin(losses))]
     assert np.mean(gaps > 0) == pytest.approx(best["accuracy"])
     assert not (whole / "best").exists() and not (whole / "checkpoints").exists()
+
+
+def test_lengths_are_those_that_annotators_saw_whatever_training_cuts(here):
+    pairs = read(here / "pairs.jsonl", Pair)
+    tokenizer = Tokenizer.load(here / "sft")
+    memory = MemoryConfig()
+    held_out = HeldOut.of(pairs, tokenizer, 10, batch=8, unit=1, seed=0, memory=memory)
+    whole = HeldOut.of(pairs, tokenizer, 16, batch=8, unit=1, seed=0, memory=memory)
+    assert held_out.lengths_2xN.max() == whole.lengths_2xN.max() == 5  # which 10 tokens cut
+    longer = np.diff(held_out.lengths_2xN[:, held_out.balanced_N], axis=0)
+    assert np.sign(longer).sum() == 0
 
 
 def test_the_scores_of_held_out_pairs_are_told_with_what_they_may_depend_on(here, whole):

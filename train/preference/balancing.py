@@ -51,8 +51,6 @@ def balance_file(
             f"{path}: pair number {ties[0] + 1} is a tie; run `glm-rlhf data filter` first"
         )
     files.check_ids(source, table)
-    if mode == "weight":
-        files.check_weights(source, table)
     chosen, rejected = table.chosen_lengths, table.rejected_lengths
     if counting is not None:
         chosen, rejected = files.counted(source, table, counting, ("chosen", "rejected")).values()

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from glm_jax.data import balance, weights
+from glm_jax.data import balance
 from glm_jax.data.lengths import Text, token_lengths
 from glm_jax.data.pair_table import INTERNED, PairTable, cut, scan
 from glm_jax.data.records import Pair
@@ -79,16 +79,6 @@ def same_id(file: str, pair_id: str) -> str:
         f"{file}: two pairs have the id {pair_id!r}; `glm-rlhf data filter` adds up judgements of "
         "the same responses, other pairs need ids of their own"
     )
-
-
-def check_weights(source: Source, table: PairTable) -> None:
-    """Raises InputError, which names the pair, for a weight that cannot be used."""
-    row = weights.first_wrong(table.weight)
-    if row is not None:
-        pair = pair_at(source, row)
-        raise InputError(
-            f"{source.path}: pair {pair.id!r}: weight {pair.weight:g}; {weights.EXPECTED}"
-        )
 
 
 def counted(

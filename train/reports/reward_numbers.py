@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from glm_jax.data.pair_table import NONE, TOTAL, group_name
 from glm_jax.data.records import Pair, draw
 from glm_jax.train.reports.scored_pairs import Columns, ScoredPair
 from glm_jax.train.statistics import accuracy, correlation
@@ -35,7 +36,7 @@ def judged(found: Columns, alone_N: np.ndarray) -> dict[str, Any]:
         return {**accuracy(found.margins_N[rows]), "length_only": alone}
 
     def by(names: Sequence[str | None]) -> dict[str, Any]:
-        array = np.array([name or "(none)" for name in names], object)
+        array = np.array([name or NONE for name in names], object)
         return {name: right(np.flatnonzero(array == name)) for name in sorted(set(array))}
 
     inner = np.quantile(gap_N, np.arange(1, GAPS) / GAPS, method="higher")
@@ -86,18 +87,16 @@ def calibration(rows: Sequence[int], margins_N: np.ndarray) -> dict[str, Any]:
 def scores(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
     """How the scores lie, for "all" and by category, on common bins: the paper's Fig. 3."""
     every = np.array([[pair.chosen_score, pair.rejected_score] for pair in pairs])
-    names = np.array([pair.category or "(none)" for pair in pairs], object)
+    names = np.array([group_name(pair.category) for pair in pairs], object)
     low, high = np.quantile(every, [0.002, 0.998])
     edges = np.linspace(low, high if high > low else low + 1, 25)
     parts = {name: np.flatnonzero(names == name) for name in sorted(set(names))}
-    if "all" in parts:  # a category of that name
-        parts["all (category)"] = parts.pop("all")
     return {
         name: {
             side: _distribution(every[rows, column], edges)
             for column, side in enumerate(("chosen", "rejected"))
         }
-        for name, rows in {"all": np.arange(len(names)), **parts}.items()
+        for name, rows in {TOTAL: np.arange(len(names)), **parts}.items()
     }
 
 

@@ -52,8 +52,8 @@ def reward_report(
         sizes = measure(sample(training, SAMPLE).pairs, tokenizer)
         places_N = np.arange(len(sizes))  # ids may be equal
         draws_N = np.array([draw(0, f"{place}") for place in places_N], np.uint64)
-        kept = balance(sizes.chosen_N, sizes.rejected_N, draws_N, sizes.group_codes()).kept
-        data["training"] = described(sizes, kept)
+        stay = balance(sizes.chosen_N, sizes.rejected_N, draws_N, sizes.group_codes())
+        data["training"] = described(sizes, stay.kept)
         alone_N = fit(sizes.lengths()).probabilities(found.lengths)
     else:
         alone_N = cross_validated(found.lengths, np.arange(len(pairs)))
