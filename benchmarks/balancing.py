@@ -24,7 +24,7 @@ from glm_jax.data import filters, records
 from glm_jax.data.proving_ground.annotators import annotate
 from glm_jax.data.records import Pair, Sample
 from glm_jax.text.tokenizer import Tokenizer
-from glm_jax.train import pipeline, reward, sft
+from glm_jax.train import pipeline, progress, reward, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.evaluation_rewards import by_labels, by_truth
 from glm_jax.train.pipeline import PipelineConfig
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/balancing"))
     parser.add_argument("overrides", nargs="*", help="of the quickstart's configuration")
     o = parser.parse_args()
+    progress.console.stderr = True
     rows = [row for seed in o.seeds for row in measured(o.run / f"seed{seed}", seed, o.overrides)]
     print(json.dumps({"seeds": o.seeds, **summary(rows), "rows": rows}))
 
