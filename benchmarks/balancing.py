@@ -3,8 +3,8 @@
     python -m benchmarks.balancing [--seeds 0 1 2 3 4] [--run runs/balancing]
 
 For each seed: a world, an SFT model, its responses, and what annotators who like length by so much
-a token say of them; then reward models of all pairs, of the balanced pairs, and of pairs balanced
-by difference alone (`--levels 1`), all judged by the true utility. Prints one JSON object. Resumes
+a token say of them; then reward models of all pairs, and of pairs balanced with one and with two
+levels, all judged by the true utility. Prints one JSON object. Resumes
 where it was stopped.
 """
 
@@ -28,14 +28,14 @@ from glm_jax.train import pipeline, progress, reward, sft
 from glm_jax.train.batched import score_samples
 from glm_jax.train.evaluation_rewards import by_labels, by_truth
 from glm_jax.train.pipeline import PipelineConfig
-from glm_jax.train.preference.pairs import balance_pairs, filter_and_balance
+from glm_jax.train.preference.pairs import balance_pairs
 from glm_jax.train.preparation import write_world
 from glm_jax.train.statistics import accuracy, correlation
 
 LIKINGS = (0.0, 0.02, 0.05)  # of length, utility a token
 L2 = (0.0, 0.01, 0.1)
 EPOCHS = (1.0, 6.0)
-KINDS = ("filtered", "balanced", "one_level")
+KINDS = {"filtered": None, "one_level": 1, "two_levels": 2}
 
 
 def main() -> None:
@@ -63,11 +63,13 @@ def measured(folder: Path, seed: int, overrides: list[str]) -> Iterator[dict[str
             if not stem.with_name(f"{stem.name}.filtered.jsonl").exists():
                 tokenizer = Tokenizer.load(config.sft.tokenizer)
                 pairs = annotate(given, length_bias=liking, seed=seed)
-                settings = {"buckets": config.buckets, "seed": seed}
                 kept, _ = filters.filter_pairs(pairs, min_agreement=0, add_up=False)
-                stays, *_ = balance_pairs(kept, tokenizer, levels=1, **settings)
-                records.write(f"{stem}.one_level.jsonl", stays)
-                filter_and_balance(pairs, tokenizer, stem, **settings)
+                for kind, levels in KINDS.items():
+                    if levels:
+                        settings = {"buckets": config.buckets, "levels": levels, "seed": seed}
+                        stays, *_ = balance_pairs(kept, tokenizer, **settings)
+                        records.write(f"{stem}.{kind}.jsonl", stays)
+                records.write(f"{stem}.filtered.jsonl", kept)
         for kind in KINDS:
             yield {
                 "seed": seed, "liking": liking, "pairs": kind,
@@ -76,7 +78,7 @@ def measured(folder: Path, seed: int, overrides: list[str]) -> Iterator[dict[str
     for l2 in L2:
         for epochs in EPOCHS:
             changes = {"l2": l2, "epochs": epochs}
-            name = f"{LIKINGS[-1]}.balanced"
+            name = f"{LIKINGS[-1]}.two_levels"
             yield {"seed": seed, **changes, **judged(folder, config, name, LIKINGS[-1], changes)}
 
 
@@ -99,7 +101,7 @@ def judged(
     test = samples(folder, config, "pairs_test")
     truth = by_truth(model, tokenizer, test)
     lengths = truth.better_lengths_N - truth.worse_lengths_N
-    held_out = records.read(folder / f"pairs/pairs_test.{liking}.balanced.jsonl", Pair)
+    held_out = records.read(folder / f"pairs/pairs_test.{liking}.two_levels.jsonl", Pair)
     labels = by_labels(model, tokenizer, held_out, settings.max_length)
     scores = score_samples(model, tokenizer, test)
     return {
@@ -121,9 +123,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             kind: [row for row in rows if row.get("liking") == liking and row["pairs"] == kind]
             for kind in KINDS
         }
-        for ours, theirs in (("balanced", "filtered"), ("balanced", "one_level")):
-            both = list(zip(of[ours], of[theirs], strict=True))
-            balancing[f"{liking}, {ours} minus {theirs}"] = {
+        for kind in ("one_level", "two_levels"):
+            both = list(zip(of[kind], of["filtered"], strict=True))
+            balancing[f"{liking}, {kind}"] = {
                 "accuracy": interval([a["accuracy"] - b["accuracy"] for a, b in both]),
                 "distance_of_length_correlation": interval([off(a) - off(b) for a, b in both]),
             }

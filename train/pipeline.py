@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from glm_jax.checkpoint.pretrained import load_pretrained
 from glm_jax.configuration import configuration
 from glm_jax.data import records
+from glm_jax.data.balance import LEVELS
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.sampling import Sampling
@@ -53,6 +54,8 @@ class PipelineConfig:
     "of a response, the end token counted"
     buckets: PositiveInt = 8
     "of length differences, in each group, for balancing"
+    levels: PositiveInt = LEVELS
+    "parts of a bucket, by both lengths together, that are balanced apart"
     label_samples: Annotated[int, Field(ge=2)] = 4
     "responses to each RL prompt that the reward model ranks for DPO"
     sample_batch_size: PositiveInt = 128
@@ -197,8 +200,9 @@ def _balance(folder: Path, config: PipelineConfig, name: str, pairs: list[Pair])
     """Writes pairs/<name>.{filtered,balanced,dropped}.jsonl, and what was done as .json."""
     tokenizer = Tokenizer.load(folder / "data/tokenizer")
     filter_and_balance(
-        pairs, tokenizer, folder / "pairs" / name, buckets=config.buckets, seed=config.seed
-    )
+        pairs, tokenizer, folder / "pairs" / name,
+        buckets=config.buckets, levels=config.levels, seed=config.seed,
+    )  # fmt: skip
 
 
 def _label(folder: Path, config: PipelineConfig) -> None:

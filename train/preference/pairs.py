@@ -15,17 +15,17 @@ from glm_jax.train.run_folder import write_json
 
 
 def filter_and_balance(
-    pairs: Sequence[Pair], tokenizer: Tokenizer, stem: Path, *, buckets: int, seed: int
+    pairs: Sequence[Pair], tokenizer: Tokenizer, stem: Path, **settings: int
 ) -> None:
     """Writes STEM.filtered.jsonl, STEM.balanced.jsonl, STEM.dropped.jsonl, and STEM.json, which
-    says how many of which went where.
+    says how many of which went where; `settings`: those of `balance_pairs`.
 
     A pair has one annotator here, and every judgement stays a row of its own.
     """
     kept, dropped = filters.filter_pairs(pairs, min_agreement=0, add_up=False)
     if not kept:
         raise InputError(f"{stem}: of {len(pairs)} pairs none is left after filtering")
-    stays, balanced, before, after = balance_pairs(kept, tokenizer, buckets=buckets, seed=seed)
+    stays, balanced, before, after = balance_pairs(kept, tokenizer, **settings)
     if not stays:
         raise InputError(f"{stem}: every better response is the longer one, or none is")
     records.write(f"{stem}.dropped.jsonl", [filters.dropped_row(*one) for one in dropped])
