@@ -1,0 +1,1 @@
+"""Collecting human preferences: a web application, its database, and what is made of the labels."""
