@@ -173,13 +173,13 @@ def _where(db: str, host: str, port: int, behind_tls: bool) -> Iterator[str]:
     yield f"annotators: glm-rlhf collect invite --db {db} NAME ..."
     if host in LOOPBACK and not behind_tls:
         yield (
-            "Only this machine reaches it. For others put a proxy that speaks TLS in front, such as "
-            f"'caddy reverse-proxy --from NAME.example.org --to {host}:{port}', and add --behind-tls"
+            "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
+            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {host}:{port}"
         )
     elif not behind_tls:
         yield (
-            f"WARNING: {host} is reached over plain HTTP: whoever is on the way reads passwords and "
-            "answers. Bind to 127.0.0.1, put a proxy that speaks TLS in front, add --behind-tls"
+            f"WARNING: {host} is reached over plain HTTP, where passwords and answers can be read "
+            "on the way. Stay at 127.0.0.1, add --behind-tls and put a proxy with TLS in front"
         )
 
 

@@ -79,7 +79,7 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
     )
     serve.add_argument(
         "--password-file", metavar="FILE",
-        help="the administrator's, if there is none yet; else GLM_RLHF_PASSWORD, or it is asked for",
+        help="of the administrator whom the first start makes; else GLM_RLHF_PASSWORD, or asked for",
     )  # fmt: skip
     live = serve.add_argument_group("answers sampled while people work")
     live.add_argument("--model", metavar="MODEL", help="folder of a trained model")

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urljoin
 
-from glm_jax.data.collection.visitor import PATIENCE, Visitor, plain
+from glm_jax.data.collection.settings import CRITERIA
+from glm_jax.data.collection.visitor import PATIENCE, Form, Visitor, plain
 from glm_jax.data.proving_ground.annotators import LENGTH_BIAS, NOISE, TIE, Annotator, annotators
 from glm_jax.data.records import Sample
 from glm_jax.errors import InputError
@@ -103,21 +104,31 @@ async def _label(
         page = await visitor.page(home)
         came = time.monotonic()
         form = page.form("/judge")
+        if form is None and page.again is not None:  # new pairs are being made
+            await asyncio.sleep(page.again)
+            continue
         if form is None:  # nothing is left, or he is not wanted
             break
-        prompt, left, right = (page.text(mark) or "" for mark in ("prompt", "left", "right"))
+        prompt, left, right = (page.text(name) for name in ("last", "left", "right"))
         side, strength = judge(prompt, left, right)
         await asyncio.sleep(pace * rng.uniform(0.5, 1.5))
         sent = time.monotonic()
-        values = {"side": side, "milliseconds": round(1000 * (sent - came))}
-        values |= {"strength": strength} if strength else {}
-        await visitor.send(home, form, **values)
+        await visitor.send(home, form, **_filled_in(form, side, strength, sent - came))
         labels.append(Label(
-            annotator=number, assignment=form.fields["assignment"], prompt=prompt, left=left,
+            annotator=number, assignment=form.hidden["assignment"], prompt=prompt, left=left,
             right=right, side=side, strength=strength, page_seconds=came - asked,
             judge_seconds=time.monotonic() - sent,
         ))  # fmt: skip
     return labels
+
+
+def _filled_in(form: Form, side: Side, strength: int | None, seconds: float) -> dict[str, Any]:
+    """What is chosen on the page; criteria that must be judged are judged as the whole is."""
+    if side not in ("left", "right", "tie"):
+        return {"side": side, "milliseconds": round(1000 * seconds)}
+    criteria = {name: side for name in form.required if name in CRITERIA}
+    scale = side if strength is None else f"{side}-{strength}"
+    return criteria | {"side": scale, "milliseconds": round(1000 * seconds)}
 
 
 def judging(
@@ -126,7 +137,10 @@ def judging(
     """A person of the proving ground, who cannot judge an answer that the samples do not hold."""
 
     def judge(prompt: str, left: str, right: str) -> tuple[Side, int | None]:
-        first, second = known.get((prompt, left)), known.get((prompt, right))
+        # an empty answer is shown as words that none of them has
+        first, second = (
+            known.get((prompt, text), known.get((prompt, ""))) for text in (left, right)
+        )
         if first is None or second is None:
             return "cannot_judge", None
         # a repeat with the sides swapped is another look, and may come out otherwise

@@ -14,54 +14,69 @@ from glm_jax.errors import InputError
 PATIENCE = 60.0  # seconds that a server may be gone
 AGAIN = 0.1  # seconds until it is asked again
 BUSY = (429, 502, 503, 504)
+ENDLESS = ("br", "hr", "img", "input", "link", "meta", "wbr")  # elements that hold nothing
 
 
 @dataclass
 class Form:
     action: str
-    fields: dict[str, str] = field(default_factory=dict)
+    hidden: dict[str, str] = field(default_factory=dict)
     "what stands in it when the page comes"
+    required: list[str] = field(default_factory=list)
+    "names of what must be chosen"
 
 
 class Page(HTMLParser):
-    """The forms of a page, and the words of each element that is marked with `data-text`."""
+    """The forms of a page, and the words of its texts: `div`s of the class `text`.
+
+    A text is called by any class of the element around it: `left`, `right`, `last` (the prompt).
+    """
 
     def __init__(self, html: str):
         super().__init__()
         self.forms: list[Form] = []
-        self._texts: dict[str, list[str]] = {}
-        self._open: list[tuple[str, str | None]] = []  # elements around, with their mark
+        self.again: float | None = None
+        "seconds after which the page asks to be loaded again"
+        self._words: dict[str, list[str]] = {}
+        self._open: list[tuple[str, list[str], list[str]]] = []  # tag, classes, texts it is
         self.feed(html)
 
-    def text(self, mark: str) -> str | None:
-        """The words of the elements of this mark, with single blanks; None if there is none."""
-        found = self._texts.get(mark)
-        return None if found is None else plain(" ".join(found))
+    def text(self, name: str) -> str:
+        """The words of a text, with single blanks; InputError if the page has none of that name."""
+        if name not in self._words:
+            raise InputError(f"a page without the text {name!r}: not one of this version's")
+        return plain(" ".join(self._words[name]))
 
     def form(self, action: str) -> Form | None:
-        """The first form that is sent to this path."""
-        return next((form for form in self.forms if urlsplit(form.action).path == action), None)
+        """The first form that is sent to this address."""
+        return next((form for form in self.forms if form.action == action), None)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        given = {name: value or "" for name, value in attrs}
+        classes = given.get("class", "").split()
         if tag == "form":
-            self.forms.append(Form(given.get("action") or ""))
-        elif tag == "input" and self.forms and given.get("type") == "hidden":
-            self.forms[-1].fields[given.get("name") or ""] = given.get("value") or ""
-        if tag not in ("input", "br", "hr", "img", "meta", "link", "wbr"):  # which have no end
-            mark = given.get("data-text")
-            self._open.append((tag, mark))
-            if mark:
-                self._texts.setdefault(mark, [])
+            self.forms.append(Form(given.get("action", "")))
+        elif tag == "input" and self.forms:
+            if given.get("type") == "hidden":
+                self.forms[-1].hidden[given["name"]] = given.get("value", "")
+            elif "required" in given and given["name"] not in self.forms[-1].required:
+                self.forms[-1].required.append(given["name"])
+        elif tag == "meta" and given.get("http-equiv") == "refresh":
+            self.again = float(given["content"])
+        if tag not in ENDLESS:
+            names = self._open[-1][1] if tag == "div" and "text" in classes and self._open else []
+            for name in names:
+                self._words[name] = []
+            self._open.append((tag, classes, names))
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop()[0] != tag:
             pass  # elements whose end may be left out
 
     def handle_data(self, data: str) -> None:
-        for _, mark in self._open:
-            if mark:
-                self._texts[mark].append(data)
+        for _, _, names in self._open:
+            for name in names:
+                self._words[name].append(data)
 
 
 def plain(text: str) -> str:
@@ -73,7 +88,7 @@ class Visitor:
     """One person's cookies and patience: whoever meets a server that is gone asks again."""
 
     def __init__(self, patience: float = PATIENCE):
-        self.patience = patience
+        self._patience = patience
         self._client = httpx.AsyncClient(timeout=30.0)
 
     async def close(self) -> None:
@@ -81,10 +96,9 @@ class Visitor:
 
     async def enter(self, link: str) -> None:
         """Follows a personal link and presses the button behind it."""
-        page = Page((await self._ask("GET", link)).text)
-        form = page.form(urlsplit(link).path)
+        form = (await self.page(link)).form("")
         if form is None:
-            raise InputError(f"{link.rpartition('/')[0]}/...: this personal link is not known")
+            raise InputError(f"{urljoin(link, '.')}...: this personal link is not valid any more")
         await self.send(link, form)
 
     async def page(self, url: str) -> Page:
@@ -92,21 +106,23 @@ class Visitor:
 
     async def send(self, url: str, form: Form, **values: Any) -> None:
         """Sends a form of the page at `url`; back only when the server has acknowledged it."""
-        answer = await self._ask("POST", urljoin(url, form.action), form.fields | values)
+        answer = await self._ask("POST", urljoin(url, form.action), form.hidden | values)
         if answer.status_code != 303:
-            raise InputError(f"{form.action}: refused with status {answer.status_code}")
+            path = urlsplit(urljoin(url, form.action)).path.split("/")[1]
+            raise InputError(f"the form for /{path} was refused with status {answer.status_code}")
 
-    async def _ask(self, method: str, url: str, data: dict[str, Any] | None = None) -> Any:
-        until = time.monotonic() + self.patience
+    async def _ask(
+        self, method: str, url: str, data: dict[str, Any] | None = None
+    ) -> httpx.Response:
+        until = time.monotonic() + self._patience
         while True:
             try:
                 answer = await self._client.request(method, url, data=data)
-            except httpx.TransportError as error:
-                problem = str(error) or type(error).__name__
-            else:
                 if answer.status_code not in BUSY:
                     return answer
                 problem = f"status {answer.status_code}"
+            except httpx.TransportError as error:
+                problem = str(error) or type(error).__name__
             if time.monotonic() > until:
-                raise InputError(f"{urljoin(url, '/')}: no answer in {self.patience} s: {problem}")
+                raise InputError(f"{urljoin(url, '/')}: gone for {self._patience} s: {problem}")
             await asyncio.sleep(AGAIN)
