@@ -79,7 +79,7 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
     )
     serve.add_argument(
         "--password-file", metavar="FILE",
-        help="of the administrator whom the first start makes; else GLM_RLHF_PASSWORD, or asked for",
+        help="the administrator's, at the first start; else GLM_RLHF_PASSWORD, or it is asked for",
     )  # fmt: skip
     live = serve.add_argument_group("answers sampled while people work")
     live.add_argument("--model", metavar="MODEL", help="folder of a trained model")
