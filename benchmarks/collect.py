@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.records import Sample
 
 PROGRAM = [sys.executable, "-c", "from glm_jax.train.cli import program; program()"]
+PASSWORD = "a password for the load test"
 PACE = 2.0  # seconds an answer
 READY = 60.0  # seconds in which a server must answer
 LIVES = (0.2, 1.0)  # seconds that a server lives between two kills
@@ -58,17 +60,24 @@ def samples(prompts: int, n: int, seed: int) -> Iterator[Sample]:
             )  # fmt: skip
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 class Server:
     """`glm-rlhf collect serve` as a process of its own, always at the same address."""
 
-    def __init__(self, db: str, *arguments: str, port: int):
+    def __init__(self, db: str, *arguments: str):
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [*PROGRAM, "collect", "serve", *arguments, "--db", db, "--port", str(port)]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         """Back when it answers; RuntimeError with what it said if it does not."""
-        password = {"GLM_RLHF_PASSWORD": "a password for the load test"}
+        password = {"GLM_RLHF_PASSWORD": PASSWORD}
         self._process = subprocess.Popen(
             self._command, env=os.environ | password, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
@@ -191,10 +200,10 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def measure(
-    db: str, file: Path, annotators: int, seconds: float, pace: float, kills: int, port: int
+    db: str, file: Path, annotators: int, seconds: float, pace: float, kills: int
 ) -> dict[str, Any]:
     """One round on a new database."""
-    with Server(db, str(file), port=port) as server:
+    with Server(db, str(file)) as server:
         links = invited(db, server.url, annotators)
         labels, took = load(links, seconds, pace, server, kills)
     times = [[s.judge_seconds for s in labels], [s.page_seconds for s in labels]]
@@ -224,7 +233,6 @@ def main() -> None:
     parser.add_argument(
         "--prompts", type=int, default=2000, help="with four answers, six pairs each"
     )
-    parser.add_argument("--port", type=int, default=8931)
     parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     given = parser.parse_args()
     rounds = {"killed": (0.0, 0.0, given.kills), "paced": (given.seconds, PACE, 0)}
@@ -233,7 +241,7 @@ def main() -> None:
         file = Path(folder) / "samples.jsonl"
         records.write(file, samples(given.prompts, 4, 0))
         told = {
-            name: measure(made(name), file, given.annotators, *settings, given.port)
+            name: measure(made(name), file, given.annotators, *settings)
             for name, settings in rounds.items()
         }
     about = {

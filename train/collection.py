@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from glm_jax import configuration
 from glm_jax.data import records, rows
@@ -19,6 +19,7 @@ from glm_jax.errors import InputError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from glm_jax.data.collection.loading import Loaded
     from glm_jax.data.collection.settings import CollectionConfig
 
 ADMINISTRATOR = "administrator"
@@ -88,7 +89,8 @@ def _administrator(engine: "Engine", password_file: str | None) -> None:
         password = _password(password_file)
         with store.writing(engine) as db:
             people.invite(db, ADMINISTRATOR, "administrator", time.time())
-            people.set_password(db, ADMINISTRATOR, password)
+            made = db.scalars(select(Person).where(Person.name == ADMINISTRATOR)).one()
+            people.set_password(db, made, password)
 
 
 def _password(file: str | None) -> str:
@@ -122,15 +124,19 @@ def _load(
     with store.writing(engine) as db:
         for purpose, path in known.items():
             if path:
-                told = loading.load_gold(db, open_pairs(path), purpose, settings, time.time())
-                print(f"{path}: {_counted(told.counts)}")
+                answered = open_pairs(path)
+                told = loading.load_gold(db, answered, settings, time.time(), purpose=purpose)
+                print(f"{path}: {_counted(told)}")
         if pairs:
             told = loading.load_pairs(db, _rows(pairs), settings, time.time())
-            print(f"{pairs}: {_counted(told.counts)}")
+            print(f"{pairs}: {_counted(told)}")
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+def _counted(loaded: "Loaded") -> str:
+    said = f"{loaded.pairs:,} new pairs of {loaded.prompts:,} new prompts"
+    if loaded.known:
+        said += f", {loaded.known:,} known already"
+    return said + (f"; {loaded.same:,} left out, of equal texts" if loaded.same else "")
 
 
 def _rows(path: str) -> Iterable[Pair] | Iterator[Sample]:
@@ -203,10 +209,8 @@ def export(db: str, output: str, *, kind: str = "aggregated") -> None:
     """Writes what was labelled."""
     from glm_jax.data.collection import exporting, store
 
-    if kind not in get_args(exporting.Kind):
-        raise InputError(f"--kind {kind}: expected {', '.join(get_args(exporting.Kind))}")
     with store.reading(_existing(db)) as session:
-        n = exporting.export(session, output, kind)
+        n = exporting.export(session, kind, output)
     print(f"{output}: {n:,} rows")
 
 
@@ -215,7 +219,7 @@ def statistics(db: str, *, json: bool = False) -> None:
     from glm_jax.data.collection import statistics, store
 
     with store.reading(_existing(db)) as session:
-        found = statistics.statistics(session)
+        found = statistics.statistics(session, time.time())
     print(_json(found) if json else statistics.told(found))
 
 

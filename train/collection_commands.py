@@ -35,7 +35,7 @@ def add(command: Command, options: Options) -> None:
     export.add_argument(
         "--kind", metavar="KIND",
         help="aggregated (one row a pair with its votes, unless given), raw (one row a judgement), "
-        "argilla, labelstudio, flags (prompts with their quality), daily (CSV)",
+        "argilla, labelstudio, repeats, prompts (with their quality), daily (CSV)",
     )  # fmt: skip
 
     statistics = command("statistics", _run("statistics"), "agreement, speed and biases")
