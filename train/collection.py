@@ -1,39 +1,34 @@
 """What the commands `glm-rlhf collect ...` do: the database, the server and its annotators."""
 
 import getpass
-import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import uvicorn
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from glm_jax import configuration
 from glm_jax.data import records, rows
+from glm_jax.data.collection import exporting, loading, people, store
+from glm_jax.data.collection import simulate as simulated
+from glm_jax.data.collection import statistics as figures
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.tables import Person, Prompt
+from glm_jax.data.collection.web.app import create_app
+from glm_jax.data.collection.web.drawing import Draw
 from glm_jax.data.records import Pair, Sample
 from glm_jax.data.sources import open_pairs
 from glm_jax.errors import InputError
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from glm_jax.data.collection.loading import Loaded
-    from glm_jax.data.collection.settings import CollectionConfig
-
 ADMINISTRATOR = "administrator"
 PASSWORD = "GLM_RLHF_PASSWORD"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def installed() -> None:
-    """Raises InputError if the extra `collect` is missing."""
-    for name in ("argon2", "fastapi", "httpx", "limits", "nh3", "sqlalchemy", "uvicorn"):
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            raise InputError(f"{name} is not installed: pip install 'glm-rlhf[collect]'") from None
 
 
 def serve(
@@ -52,18 +47,17 @@ def serve(
     **live: Any,
 ) -> None:
     """Takes pairs into the database and serves them to annotators until it is interrupted."""
-    import uvicorn
-
-    from glm_jax.data.collection import store
-    from glm_jax.data.collection.settings import CollectionConfig
-    from glm_jax.data.collection.web.app import create_app
-
     if (model is None) != (prompts is None) or (live and model is None):
         raise InputError("answers are sampled with both --model MODEL and --prompts FILE")
     settings = configuration.load(CollectionConfig, config) if config else CollectionConfig()
+    files = {"practice": practice, "gold": gold, "label": pairs}
+    found = [(purpose, _rows(path), path) for purpose, path in files.items() if path]
     engine = store.open_store(db)
-    _administrator(engine, password_file)
-    _load(engine, settings, pairs, {"practice": practice, "gold": gold})
+    with store.writing(engine) as session:  # a wrong row leaves nothing of its file
+        _administrator(session, password_file)
+        told = [f"{path}: {_loaded(session, *each, settings)}" for *each, path in found]
+    for line in told:
+        print(line)
     draw = _sampler(engine, model, prompts, live) if model and prompts else None
     app = create_app(engine, settings, draw=draw, secure=behind_tls)
     for line in _where(db, host, port, behind_tls):
@@ -76,21 +70,13 @@ def serve(
     )  # fmt: skip
 
 
-def _administrator(engine: "Engine", password_file: str | None) -> None:
+def _administrator(db: Session, password_file: str | None) -> None:
     """Makes the administrator of a new database."""
-    from sqlalchemy import select
-
-    from glm_jax.data.collection import people, store
-    from glm_jax.data.collection.tables import Person
-
-    with store.reading(engine) as db:
-        known = db.scalar(select(Person.id).where(Person.role == "administrator"))
-    if known is None:
+    if db.scalar(select(Person.id).where(Person.role == "administrator")) is None:
         password = _password(password_file)
-        with store.writing(engine) as db:
-            people.invite(db, ADMINISTRATOR, "administrator", time.time())
-            made = db.scalars(select(Person).where(Person.name == ADMINISTRATOR)).one()
-            people.set_password(db, made, password)
+        people.invite(db, ADMINISTRATOR, "administrator", time.time())
+        made = db.scalars(select(Person).where(Person.name == ADMINISTRATOR)).one()
+        people.set_password(db, made, password)
 
 
 def _password(file: str | None) -> str:
@@ -112,27 +98,14 @@ def _password(file: str | None) -> str:
     return password
 
 
-def _load(
-    engine: "Engine",
-    settings: "CollectionConfig",
-    pairs: str | None,
-    known: dict[str, str | None],
-) -> None:
-    from glm_jax.data.collection import loading, store
-
-    # all in one transaction: a wrong row leaves nothing of its file
-    with store.writing(engine) as db:
-        for purpose, path in known.items():
-            if path:
-                answered = open_pairs(path)
-                told = loading.load_gold(db, answered, settings, time.time(), purpose=purpose)
-                print(f"{path}: {_counted(told)}")
-        if pairs:
-            told = loading.load_pairs(db, _rows(pairs), settings, time.time())
-            print(f"{pairs}: {_counted(told)}")
-
-
-def _counted(loaded: "Loaded") -> str:
+def _loaded(
+    db: Session, purpose: str, found: Iterable[Pair | Sample], settings: CollectionConfig
+) -> str:
+    """Takes pairs in; what was new among them."""
+    if purpose == "label":
+        loaded = loading.load_pairs(db, found, settings, time.time())
+    else:
+        loaded = loading.load_gold(db, found, settings, time.time(), purpose=purpose)
     said = f"{loaded.pairs:,} new pairs of {loaded.prompts:,} new prompts"
     if loaded.known:
         said += f", {loaded.known:,} known already"
@@ -158,17 +131,14 @@ def _samples(path: str) -> Iterator[Sample]:
             raise InputError(f"{path}:{number}: {error}") from None
 
 
-def _sampler(engine: "Engine", model: str, prompts: str, live: dict[str, Any]) -> Any:
-    from sqlalchemy import select
-
-    from glm_jax.data.collection import store
-    from glm_jax.data.collection.tables import Prompt
-    from glm_jax.sampling import Sampling
+def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> Draw:
+    from glm_jax.sampling import Sampling  # with jax behind it
     from glm_jax.train.live_pairs import sampler
 
-    names = Sampling.__dataclass_fields__
-    values = {name: live.pop(name) for name in list(live) if name in names}
-    sampling = configuration.parse(Sampling, values, "the command line")
+    names = live.keys() & Sampling.__dataclass_fields__.keys()
+    sampling = configuration.parse(
+        Sampling, {name: live.pop(name) for name in names}, "the command line"
+    )
     with store.reading(engine) as db:
         known = {records.prompt_key(messages) for messages in db.scalars(select(Prompt.messages))}
     return sampler(model, prompts, sampling, known=known, **live)
@@ -197,8 +167,6 @@ def invite(
     url: str = "http://127.0.0.1:8000",
 ) -> None:
     """Prints a personal link for each name."""
-    from glm_jax.data.collection import people, store
-
     with store.writing(_existing(db)) as session:
         links = [(name, people.invite(session, name, role, time.time())) for name in names]
     for name, secret in links:
@@ -207,8 +175,6 @@ def invite(
 
 def export(db: str, output: str, *, kind: str = "aggregated") -> None:
     """Writes what was labelled."""
-    from glm_jax.data.collection import exporting, store
-
     with store.reading(_existing(db)) as session:
         n = exporting.export(session, kind, output)
     print(f"{output}: {n:,} rows")
@@ -216,17 +182,13 @@ def export(db: str, output: str, *, kind: str = "aggregated") -> None:
 
 def statistics(db: str, *, json: bool = False) -> None:
     """Prints agreement, speed and biases."""
-    from glm_jax.data.collection import statistics, store
-
     with store.reading(_existing(db)) as session:
-        found = statistics.statistics(session, time.time())
-    print(_json(found) if json else statistics.told(found))
+        found = figures.statistics(session, time.time())
+    print(_json(found) if json else figures.told(found))
 
 
-def _existing(db: str) -> "Engine":
+def _existing(db: str) -> Engine:
     """The database that a server has made; InputError if there is none."""
-    from glm_jax.data.collection import store
-
     if "://" not in db and not Path(db).is_file():
         raise InputError(f"{db}: no such database; `glm-rlhf collect serve` makes it")
     return store.open_store(db)
@@ -238,8 +200,6 @@ def _json(values: Any) -> str:
 
 def simulate(samples: str, *, links: str, **given: Any) -> None:
     """Annotators of the proving ground label at a running server."""
-    from glm_jax.data.collection import simulate
-
     try:
         lines = Path(links).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -247,5 +207,5 @@ def simulate(samples: str, *, links: str, **given: Any) -> None:
     found = [line.split()[-1] for line in lines if line.strip()]
     if not found:
         raise InputError(f"{links}: no personal links; expected what `collect invite` prints")
-    labels = simulate.simulate(_samples(samples), found, **given)
+    labels = simulated.simulate(_samples(samples), found, **given)
     print(f"{len(labels):,} labels of {len(found)} annotators")

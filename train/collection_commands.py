@@ -1,10 +1,12 @@
 """The commands `glm-rlhf collect ...`: from prompts with answers to people's preferences."""
 
 import argparse
+import importlib
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from glm_jax.errors import InputError
 from glm_jax.train.preference.commands import given
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -96,11 +98,19 @@ def _db(found: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _installed() -> None:
+    """Raises InputError if the extra `collect` is missing."""
+    for name in ("argon2", "fastapi", "httpx", "limits", "nh3", "sqlalchemy", "uvicorn"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            raise InputError(f"{name} is missing: pip install 'glm-rlhf[collect]'") from None
+
+
 def _run(name: str) -> Callable[[Namespace], None]:
     def run(arguments: Namespace) -> None:
-        from glm_jax.train import collection
-
-        collection.installed()
+        _installed()
+        collection = importlib.import_module("glm_jax.train.collection")
         getattr(collection, name)(**given(arguments))
 
     return run

@@ -1,5 +1,6 @@
 """The commands `glm-rlhf collect ...`: the whole way from sampled answers to a reward model."""
 
+import io
 import json
 import sys
 from collections import Counter
@@ -148,9 +149,8 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
     assert "pip install 'glm-rlhf[collect]'" in capsys.readouterr().err
 
 
-def test_first_start_without_a_password_makes_nothing(tmp_path, monkeypatch, capsys):
+def test_the_first_start_needs_a_password(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GLM_RLHF_PASSWORD", raising=False)
-    monkeypatch.setattr(sys, "stdin", open("/dev/null"))
-    db = tmp_path / "new.db"
-    assert cli.main(["collect", "serve", "--db", str(db)]) == 2
-    assert "--password-file" in capsys.readouterr().err and not db.exists()
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert cli.main(["collect", "serve", "--db", str(tmp_path / "new.db")]) == 2
+    assert "--password-file" in capsys.readouterr().err
