@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
-from glm_jax.train import collection_commands
+from glm_jax.train.collection import commands as collection_commands
 from glm_jax.train.platforms import without_absent_tpu
 from glm_jax.train.preference import commands as data_commands
 

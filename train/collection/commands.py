@@ -17,9 +17,11 @@ def add(command: Command, options: Options) -> None:
     """Adds the commands; `command(name, run, text)` makes the parser of one, `options` adds those
     of sampling.
     """
-    _add_serve(command("serve", _run("serve"), "people compare answers in their browsers"), options)
+    _add_serve(
+        command("serve", _run("serving.serve"), "people compare answers in their browsers"), options
+    )
 
-    invite = command("invite", _run("invite"), "personal links, each shown once")
+    invite = command("invite", _run("labels.invite"), "personal links, each shown once")
     _db(invite)
     invite.add_argument("names", metavar="NAME", nargs="+", help="of people, or of initials")
     invite.add_argument(
@@ -31,7 +33,7 @@ def add(command: Command, options: Options) -> None:
         "--url", metavar="URL", help="how the server is reached; http://127.0.0.1:8000 unless given"
     )
 
-    export = command("export", _run("export"), "the labels as a file")
+    export = command("export", _run("labels.export"), "the labels as a file")
     _db(export)
     export.add_argument("--output", required=True, metavar="FILE")
     export.add_argument(
@@ -40,12 +42,14 @@ def add(command: Command, options: Options) -> None:
         "argilla, labelstudio, repeats, prompts (with their quality), daily (CSV)",
     )  # fmt: skip
 
-    statistics = command("statistics", _run("statistics"), "agreement, speed and biases")
+    statistics = command("statistics", _run("labels.statistics"), "agreement, speed and biases")
     _db(statistics)
     statistics.add_argument("--json", action="store_true", help="one object on one line")
 
     simulate = command(
-        "simulate", _run("simulate"), "annotators of the proving ground label at a running server"
+        "simulate",
+        _run("labels.simulate"),
+        "annotators of the proving ground label at a running server",
     )
     simulate.add_argument("samples", metavar="SAMPLES", help="what is served, with its tasks")
     simulate.add_argument(
@@ -110,7 +114,8 @@ def _installed() -> None:
 def _run(name: str) -> Callable[[Namespace], None]:
     def run(arguments: Namespace) -> None:
         _installed()
-        collection = importlib.import_module("glm_jax.train.collection")
-        getattr(collection, name)(**given(arguments))
+        file, function = name.split(".")
+        module = importlib.import_module(f"glm_jax.train.collection.{file}")
+        getattr(module, function)(**given(arguments))
 
     return run

@@ -1,11 +1,10 @@
-"""What the commands `glm-rlhf collect ...` do: the database, the server and its annotators."""
+"""The server of a collection: its administrator, what it takes in, and where it answers."""
 
 import getpass
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,15 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from glm_jax import configuration
-from glm_jax.data import records, rows
-from glm_jax.data.collection import exporting, loading, people, store
-from glm_jax.data.collection import simulate as simulated
-from glm_jax.data.collection import statistics as figures
+from glm_jax.data import records
+from glm_jax.data.collection import loading, people, store
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Person, Prompt
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.collection.web.drawing import Draw
 from glm_jax.data.records import Pair, Sample
-from glm_jax.data.sources import open_pairs
 from glm_jax.errors import InputError
+from glm_jax.train.collection.samples import pairs_or_samples
 
 ADMINISTRATOR = "administrator"
 PASSWORD = "GLM_RLHF_PASSWORD"
@@ -51,7 +48,7 @@ def serve(
         raise InputError("answers are sampled with both --model MODEL and --prompts FILE")
     settings = configuration.load(CollectionConfig, config) if config else CollectionConfig()
     files = {"practice": practice, "gold": gold, "label": pairs}
-    found = [(purpose, _rows(path), path) for purpose, path in files.items() if path]
+    found = [(purpose, pairs_or_samples(path), path) for purpose, path in files.items() if path]
     engine = store.open_store(db)
     with store.writing(engine) as session:  # a wrong row leaves nothing of its file
         _administrator(session, password_file)
@@ -112,28 +109,9 @@ def _loaded(
     return said + (f"; {loaded.same:,} left out, of equal texts" if loaded.same else "")
 
 
-def _rows(path: str) -> Iterable[Pair] | Iterator[Sample]:
-    """The pairs or samples of a file, whichever its first row is."""
-    for _, raw in rows.rows(path):
-        if isinstance(raw, bytes) and b'"log_probs"' in raw:
-            return _samples(path)
-        break
-    return open_pairs(path)
-
-
-def _samples(path: str) -> Iterator[Sample]:
-    """Samples without their tokens, one by one."""
-    for number, raw in rows.rows(path):
-        try:
-            values = rows.parse(raw)
-            yield records.parse(values | {"tokens": [], "log_probs": []}, Sample)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
-
-
 def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> Draw:
     from glm_jax.sampling import Sampling  # with jax behind it
-    from glm_jax.train.live_pairs import sampler
+    from glm_jax.train.collection.live_pairs import sampler
 
     names = live.keys() & Sampling.__dataclass_fields__.keys()
     sampling = configuration.parse(
@@ -157,55 +135,3 @@ def _where(db: str, host: str, port: int, behind_tls: bool) -> Iterator[str]:
             f"WARNING: {host} is reached over plain HTTP, where passwords and answers can be read "
             "on the way. Stay at 127.0.0.1, add --behind-tls and put a proxy with TLS in front"
         )
-
-
-def invite(
-    db: str,
-    names: Sequence[str],
-    *,
-    role: str = "annotator",
-    url: str = "http://127.0.0.1:8000",
-) -> None:
-    """Prints a personal link for each name."""
-    with store.writing(_existing(db)) as session:
-        links = [(name, people.invite(session, name, role, time.time())) for name in names]
-    for name, secret in links:
-        print(f"{name}\t{url.rstrip('/')}/enter/{secret}")
-
-
-def export(db: str, output: str, *, kind: str = "aggregated") -> None:
-    """Writes what was labelled."""
-    with store.reading(_existing(db)) as session:
-        n = exporting.export(session, kind, output)
-    print(f"{output}: {n:,} rows")
-
-
-def statistics(db: str, *, json: bool = False) -> None:
-    """Prints agreement, speed and biases."""
-    with store.reading(_existing(db)) as session:
-        found = figures.statistics(session, time.time())
-    print(_json(found) if json else figures.told(found))
-
-
-def _existing(db: str) -> Engine:
-    """The database that a server has made; InputError if there is none."""
-    if "://" not in db and not Path(db).is_file():
-        raise InputError(f"{db}: no such database; `glm-rlhf collect serve` makes it")
-    return store.open_store(db)
-
-
-def _json(values: Any) -> str:
-    return json.dumps(values, ensure_ascii=False)
-
-
-def simulate(samples: str, *, links: str, **given: Any) -> None:
-    """Annotators of the proving ground label at a running server."""
-    try:
-        lines = Path(links).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{links}: cannot be read: {error}") from None
-    found = [line.split()[-1] for line in lines if line.strip()]
-    if not found:
-        raise InputError(f"{links}: no personal links; expected what `collect invite` prints")
-    labels = simulated.simulate(_samples(samples), found, **given)
-    print(f"{len(labels):,} labels of {len(found)} annotators")
