@@ -13,6 +13,7 @@ from glm_jax.data.collection import simulate as simulated
 from glm_jax.data.collection import statistics as figures
 from glm_jax.errors import InputError
 from glm_jax.train.collection.samples import samples as read_samples
+from glm_jax.train.collection.told import told
 
 
 def invite(
@@ -40,7 +41,7 @@ def statistics(db: str, *, json: bool = False) -> None:
     """Prints agreement, speed and biases."""
     with store.reading(_existing(db)) as session:
         found = figures.statistics(session, time.time())
-    print(_json(found) if json else figures.told(found))
+    print(_json(found) if json else told(found))
 
 
 def _existing(db: str) -> Engine:

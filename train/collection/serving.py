@@ -124,7 +124,8 @@ def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> 
 
 def _where(db: str, host: str, port: int, behind_tls: bool) -> Iterator[str]:
     yield f"http://{host}:{port}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
-    yield f"annotators: glm-rlhf collect invite --db {db} NAME ..."
+    shown = "DB" if "://" in db else db  # an address may hold a password
+    yield f"annotators: glm-rlhf collect invite --db {shown} NAME ..."
     if host in LOOPBACK and not behind_tls:
         yield (
             "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
