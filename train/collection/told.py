@@ -15,7 +15,7 @@ COLUMNS = ("judged", "seconds", *SHARES)
 
 
 def told(figures: dict[str, Any]) -> str:
-    """What `data/collection/statistics.py` found, but for days, buckets and kappas of good pairs."""
+    """Lines of what `data/collection/statistics.py` found; days and buckets are only in JSON."""
     return "\n".join((*_all(figures), "", *_annotators(figures["annotators"])))
 
 
@@ -36,9 +36,9 @@ def _all(figures: dict[str, Any]) -> Iterator[str]:
     value = "none yet" if alpha["value"] is None else f"{alpha['value']:.3f} {_range(alpha, 3)}"
     yield _line("Krippendorff's alpha", f"{value} of {alpha['pairs']:,} pairs that several judged")
     for kappa in figures["agreement"]["kappas"][:3]:
-        if kappa["value"] is not None:
+        if kappa["kappa"] is not None:
             names = " and ".join(kappa["annotators"])
-            yield _line("lowest kappas", f"{kappa['value']:.3f} {names}, {kappa['pairs']:,} pairs")
+            yield _line("lowest kappas", f"{kappa['kappa']:.3f} {names}, {kappa['pairs']:,} pairs")
     for name, text in SHARES.items():
         found = figures[name]
         if found["n"]:
