@@ -4,14 +4,14 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
-from glm_jax.data.collection import assignment, judging
-from glm_jax.data.collection.judging import Answer, Refused
+from glm_jax.data.collection import Refused, assignment, judging
+from glm_jax.data.collection.judging import Answer
 from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import guidelines, pages, security
 from glm_jax.data.collection.web.problems import done
-from glm_jax.data.collection.web.security import CheckedForm, SignedIn, Visitor
+from glm_jax.data.collection.web.security import CheckedForm, SignedIn
 
 LONGEST_COMMENT = 4000  # characters
 LOOK_AGAIN = 3  # seconds, while a model writes new pairs
@@ -28,13 +28,12 @@ def home(request: Request) -> Response:
     if who.role == "administrator":
         return RedirectResponse("/admin", 303)
     state = request.app.state
-    if who.state == "paused":
-        return _says(request, "paused")
     with writing(state.engine) as db:
         person = db.get_one(Person, who.id)
         shown = assignment.next_assignment(db, person, state.config, state.clock())
+        now = person.state
     if shown is None:
-        return _nothing_to_judge(request, who)
+        return _nothing_to_judge(request, now)
     return pages.render(
         request,
         "annotate.html.j2",
@@ -88,9 +87,10 @@ def answer_of(form: FormData) -> Answer:
         side=side,
         strength=_number(strength or _text(form, "strength"), "strength"),
         criteria={name: _text(form, name) for name in CRITERIA if _text(form, name)},
-        flags=[str(flag) for flag in form.getlist("flags")],
+        flags=tuple(map(str, form.getlist("flags"))),
         comment=_comment(form),
         milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
+        attempt=_number(_text(form, "attempt"), "attempt"),
     )
 
 
@@ -116,9 +116,11 @@ def _comment(form: FormData) -> str | None:
     return comment or None
 
 
-def _nothing_to_judge(request: Request, who: Visitor) -> Response:
+def _nothing_to_judge(request: Request, state: str) -> Response:
+    if state in ("paused", "failed"):
+        return _says(request, state)
     drawing = request.app.state.drawing
-    if who.state == "active" and drawing is not None and drawing.goes_on():
+    if drawing is not None and drawing.goes_on():
         return _says(request, "waiting", again=LOOK_AGAIN)
     return _says(request, "done", undo=True)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fastapi import FastAPI, Request
 from sqlalchemy import Engine
@@ -10,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading, writing
-from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
+from glm_jax.data.collection.web import annotate, entering, guidelines, pages
 from glm_jax.data.collection.web.drawing import Draw, Drawing
 from glm_jax.data.collection.web.envelope import Envelope
 from glm_jax.data.collection.web.problems import answer_for
@@ -40,7 +41,10 @@ def create_app(
     app.state.drawing = Drawing(draw, engine, config) if draw else None
     app.include_router(annotate.routes)
     app.include_router(entering.routes)
-    app.include_router(admin.router())
+    with suppress(ImportError):
+        from glm_jax.data.collection.web import admin
+
+        app.include_router(admin.router())
     app.add_api_route("/health", _health)
     app.mount("/static", _Static(directory=str(pages.FILES / "static")))
     answer_for(app)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from glm_jax.data.collection import people
+from glm_jax.data.collection import Refused, people
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages, security
@@ -23,9 +23,10 @@ def enter(request: Request, secret: str, form: OpenForm) -> Response:
     security.limit(request, "entering")
     state = request.app.state
     with writing(state.engine) as db:
-        cookie = people.enter(db, secret, state.clock())
-    if cookie is None:
-        raise HTTPException(403, "wrong_link")
+        try:
+            cookie = people.enter(db, secret, state.clock(), hours=state.config.session_hours)
+        except Refused:
+            raise HTTPException(403, "wrong_link") from None
     return _signed_in(request, cookie)
 
 
@@ -40,10 +41,12 @@ def login(request: Request, form: OpenForm) -> Response:
     state = request.app.state
     with writing(state.engine) as db:
         name, password = str(form.get("name", "")), str(form.get("password", ""))
-        cookie = people.sign_in(db, name, password, state.clock())
-    if cookie is None:
-        wrong = pages.texts(pages.language(request))["login"]["wrong"]
-        return pages.render(request, "login.html.j2", 403, wrong=wrong)
+        try:
+            hours = state.config.session_hours
+            cookie = people.sign_in(db, name, password, state.clock(), hours=hours)
+        except Refused:
+            wrong = pages.texts(pages.language(request))["login"]["wrong"]
+            return pages.render(request, "login.html.j2", 403, wrong=wrong)
     return _signed_in(request, cookie)
 
 
@@ -51,7 +54,7 @@ def login(request: Request, form: OpenForm) -> Response:
 def logout(request: Request, form: CheckedForm) -> Response:
     state = request.app.state
     with writing(state.engine) as db:
-        people.sign_out(db, security.session_secret(request), state.clock())
+        people.sign_out(db, security.session_secret(request))
     response = RedirectResponse("/", 303)
     security.drop_cookie(request, response, "session")
     return response

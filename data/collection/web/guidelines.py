@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from glm_jax.data.collection.loading import publish
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Guidelines
 from glm_jax.data.collection.web.pages import FILES, LANGUAGES
@@ -16,29 +17,17 @@ def put(db: Session, config: CollectionConfig, now: float) -> int:
 
     Raises InputError when the file cannot be read.
     """
-    text = _configured(config)
-    newest = _newest(db)
-    if newest is None or newest.text != text:
-        newest = Guidelines(text=text, created=now)
-        db.add(newest)
-        db.flush()
-    return newest.version
+    return publish(db, _configured(config), now)
 
 
 def newest(db: Session) -> Guidelines:
     """What is in force now."""
-    found = _newest(db)
-    assert found is not None, "create_app puts the first"
-    return found
+    return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).one()
 
 
 def in_language(text: str, language: str) -> str:
     """Ours in this language alone; a text of the collection's own as it is."""
     return _ours(language) if text == _ours_whole() else text
-
-
-def _newest(db: Session) -> Guidelines | None:
-    return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).first()
 
 
 def _configured(config: CollectionConfig) -> str:

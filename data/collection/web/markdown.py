@@ -9,10 +9,10 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-DEEPEST = 6  # h6
+HIGHEST, DEEPEST = 2, 6  # of headings: h1 is the page's own
 TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
-    "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
+    "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
 ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
 
@@ -20,8 +20,7 @@ ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
 def _heading(
     renderer: RendererHTML, tokens: Sequence[Token], i: int, options: OptionsDict, env: EnvType
 ) -> str:
-    """Two levels lower: the page's own headings stand above."""
-    level = min(int(tokens[i].tag[1:]) + 2, DEEPEST)
+    level = min(max(int(tokens[i].tag[1:]) + env["lower"], HIGHEST), DEEPEST)
     return f"<h{level}>" if tokens[i].nesting == 1 else f"</h{level}>\n"
 
 
@@ -35,11 +34,14 @@ for _part in ("heading_open", "heading_close"):
     _markdown.add_render_rule(_part, _heading)
 
 
-def render(text: str) -> Markup:
-    """HTML without scripts, styles, ids, pictures or forms, whatever stands in the text."""
+def render(text: str, lower: int = 2) -> Markup:
+    """HTML without scripts, styles, ids, pictures or forms, whatever stands in the text.
+
+    Its headings are so many levels lower, below those of the page itself.
+    """
     return Markup(
         nh3.clean(
-            _markdown.render(text),
+            _markdown.render(text, {"lower": lower}),
             tags=TAGS,
             attributes=ATTRIBUTES,
             url_schemes={"http", "https", "mailto"},

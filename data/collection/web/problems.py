@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from glm_jax.data.collection.judging import Refused
+from glm_jax.data.collection import Refused
 from glm_jax.data.collection.web import pages, security
 
 log = logging.getLogger(__name__)

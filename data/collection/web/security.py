@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from glm_jax.data.collection import people
 from glm_jax.data.collection.store import reading
+from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web.envelope import TooLarge, declares_too_much
 
 FORM = "application/x-www-form-urlencoded"
@@ -79,9 +80,9 @@ def _visitor(request: Request) -> Visitor | None:
         login = people.login_of(db, secret, request.app.state.clock())
         if login is None:
             return None
-        person, csrf = login
+        person = db.get_one(Person, login.person_id)
         return Visitor(
-            person.id, person.name, person.role, person.state, person.language, csrf
+            person.id, person.name, person.role, person.state, person.language, login.csrf
         )
 
 
