@@ -1,18 +1,19 @@
 """The database of a collection: who judges what, and every judgement ever made.
 
-A pair's `first` response is the one with the smaller id. Which of them an annotator sees on the left
-is drawn for each assignment; verdicts are kept in terms of first and second, never of sides.
+A pair's `first` response is the one with the smaller id. Which of them an annotator sees on the
+left is drawn for each assignment; verdicts are kept in terms of first and second, never of sides.
 Judgements, retractions and changes are only ever added. Times are seconds since 1970, UTC.
 """
 
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Role: TypeAlias = Literal["annotator", "senior", "administrator"]
-State: TypeAlias = Literal["practising", "active", "paused"]
+State: TypeAlias = Literal["practising", "active", "failed", "paused"]
 Purpose: TypeAlias = Literal["label", "gold", "practice"]
+Queue: TypeAlias = Literal["practice", "gold", "new", "back", "senior"]
 Verdict: TypeAlias = Literal["first", "second", "tie", "cannot_judge", "unwilling"]
 Fate: TypeAlias = Literal["open", "answered", "returned"]
 
@@ -34,6 +35,8 @@ class Person(Table):
     language: Mapped[str] = mapped_column(default="en")  # of the pages
     link: Mapped[str | None] = mapped_column(unique=True)  # SHA-256 of the personal link's secret
     password: Mapped[str | None]  # argon2
+    reached: Mapped[int] = mapped_column(BigInteger, default=-1)  # place in the queue "new"
+    reached_gold: Mapped[int] = mapped_column(BigInteger, default=-1)  # and in "gold"
     created: Mapped[float]
 
 
@@ -75,7 +78,10 @@ class Response(Table):
 
 class Pair(Table):
     __tablename__ = "pairs"
-    __table_args__ = (UniqueConstraint("first_id", "second_id"),)
+    __table_args__ = (
+        UniqueConstraint("first_id", "second_id"),
+        Index("pairs_in_queues", "queue", "place"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
@@ -84,8 +90,10 @@ class Pair(Table):
     purpose: Mapped[str] = mapped_column(default="label", index=True)  # Purpose
     answer: Mapped[str | None]  # first, second or tie: what is right of gold and practice
     wanted: Mapped[int] = mapped_column(default=1)  # annotators
+    missing: Mapped[int] = mapped_column(default=1)  # of them, or 1 for a senior
     senior: Mapped[bool] = mapped_column(default=False)  # no majority: a senior decides
-    place: Mapped[int] = mapped_column(index=True)  # the order in which pairs are handed out
+    queue: Mapped[str | None] = mapped_column(default="new")  # Queue in which it waits
+    place: Mapped[int] = mapped_column(BigInteger)  # the order in which pairs are handed out
 
 
 class Assignment(Table):
@@ -93,6 +101,8 @@ class Assignment(Table):
     __table_args__ = (
         UniqueConstraint("pair_id", "person_id", "repeat"),
         Index("assignments_of_person", "person_id", "number"),
+        Index("assignments_by_fate", "fate", "leased_until"),
+        Index("assignments_of_person_by_fate", "person_id", "fate", "number"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)  # a secret that nobody can guess
@@ -101,7 +111,7 @@ class Assignment(Table):
     number: Mapped[int]  # 1, 2, 3, ...: the person's assignments in order
     swapped: Mapped[bool]  # the second response stands on the left
     repeat: Mapped[bool] = mapped_column(default=False)  # hidden: the sides of before, swapped
-    fate: Mapped[str] = mapped_column(default="open", index=True)  # Fate
+    fate: Mapped[str] = mapped_column(default="open")  # Fate
     leased_until: Mapped[float]
     created: Mapped[float]
 
@@ -121,7 +131,7 @@ class Judgement(Table):
     flags: Mapped[list[Any]]  # of the prompt, from `records.Quality`
     comment: Mapped[str | None]
     milliseconds: Mapped[int]  # visible, active time
-    guidelines: Mapped[int] = mapped_column(ForeignKey("guidelines.version"))
+    guidelines: Mapped[int | None] = mapped_column(ForeignKey("guidelines.version"))
     created: Mapped[float]
 
 
