@@ -89,11 +89,11 @@ def export(db: Session, kind: str, path: str | Path) -> int:
     The file is compressed if its name ends in `.gz` or `.zst`. Raises InputError for an unknown
     kind, and where there is nothing to write.
     """
-    n = 0
+    found, n = rows(db, kind), 0
 
     def counted() -> Iterator[dict[str, Any]]:
         nonlocal n
-        for row in rows(db, kind):
+        for row in found:
             n += 1
             yield row
         if not n:

@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
     flags: list[Any]
     comment: str | None
     milliseconds: int
-    guidelines: int
+    guidelines: int | None
     created: float
     annotator: str
     swapped: bool
