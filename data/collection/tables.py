@@ -32,7 +32,7 @@ class Person(Table):
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]  # Role
     state: Mapped[str]  # State
-    language: Mapped[str] = mapped_column(default="en")  # of the pages
+    language: Mapped[str | None]  # of the pages, once chosen
     link: Mapped[str | None] = mapped_column(unique=True)  # SHA-256 of the personal link's secret
     password: Mapped[str | None]  # argon2
     reached: Mapped[int] = mapped_column(BigInteger, default=-1)  # place in the queue "new"
