@@ -96,9 +96,9 @@ class Visitor:
 
     async def enter(self, link: str) -> None:
         """Follows a personal link and presses the button behind it."""
-        form = (await self.page(link)).form("")
+        form = (await self.page(link)).form(urlsplit(link).path)
         if form is None:
-            raise InputError(f"{urljoin(link, '.')}...: this personal link is not valid any more")
+            raise InputError(f"{urljoin(link, '.')}...: no page of a personal link")
         await self.send(link, form)
 
     async def page(self, url: str) -> Page:
@@ -107,17 +107,18 @@ class Visitor:
     async def send(self, url: str, form: Form, **values: Any) -> None:
         """Sends a form of the page at `url`; back only when the server has acknowledged it."""
         answer = await self._ask("POST", urljoin(url, form.action), form.hidden | values)
-        if answer.status_code != 303:
-            path = urlsplit(urljoin(url, form.action)).path.split("/")[1]
-            raise InputError(f"the form for /{path} was refused with status {answer.status_code}")
+        if answer.is_error:
+            path = answer.url.path.split("/")[1]  # what follows may be a secret
+            raise InputError(f"/{path} answers {answer.status_code}: {answer.json()['error']}")
 
     async def _ask(
         self, method: str, url: str, data: dict[str, Any] | None = None
     ) -> httpx.Response:
+        headers = {"Accept": "application/json"} if method == "POST" else {}  # as our script does
         until = time.monotonic() + self._patience
         while True:
             try:
-                answer = await self._client.request(method, url, data=data)
+                answer = await self._client.request(method, url, data=data, headers=headers)
                 if answer.status_code not in BUSY:
                     return answer
                 problem = f"status {answer.status_code}"
