@@ -40,7 +40,7 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
     }
     return {
         "time": now,
-        "progress": progress(db, decided, now),
+        "progress": progress(db, now),
         "throughput": throughput(found, now),
         "seconds": seconds(found.seconds_N),
         "verdicts": {verdict: int((labels.verdict_N == i).sum()) for i, verdict in _in_order()},
@@ -52,18 +52,29 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
     }
 
 
-def progress(db: Session, decided: Judged, now: float) -> dict[str, Any]:
-    """How many of the pairs to label have the judgements that they want; gold is no part of it."""
-    wanted = dict(db.execute(select(Pair.id, Pair.wanted).where(Pair.purpose == "label")).all())
-    have = Counter(decided.pair_N.tolist())
-    contested = db.scalar(select(func.count()).select_from(Pair).where(Pair.senior))
+def progress(db: Session, now: float) -> dict[str, Any]:
+    """How many of the pairs to label are judged by all who were wanted, and what is still missing.
+
+    `missing`: judgements that nobody has begun; `senior`: pairs that wait for a senior; `open`:
+    pairs that someone has before him at present.
+    """
+    label = Pair.purpose == "label"
+    begun = select(Assignment.pair_id).where(Assignment.fate == "open", ~Assignment.repeat)
+    done = label & (Pair.missing == 0) & Pair.id.not_in(begun)
+    pairs, complete, missing, senior = db.execute(
+        select(
+            func.count().filter(label),
+            func.count().filter(done),
+            func.coalesce(func.sum(Pair.missing).filter(label), 0),
+            func.count().filter(label & Pair.senior & (Pair.missing > 0)),
+        ).select_from(Pair)
+    ).one()
     return {
-        "pairs": len(wanted),
-        "done": sum(have[pair] >= n for pair, n in wanted.items()),
-        "labels": len(decided),
-        "missing": sum(max(n - have[pair], 0) for pair, n in wanted.items()),
+        "pairs": pairs,
+        "done": complete,
+        "missing": int(missing),
+        "senior": senior,
         "open": sum(_held(db, now).values()),
-        "senior": contested,
     }
 
 

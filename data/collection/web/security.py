@@ -108,18 +108,14 @@ def administrator(who: Annotated[Visitor, Depends(signed_in)]) -> Visitor:
     return who
 
 
-async def checked_form(
-    request: Request, who: Annotated[Visitor, Depends(signed_in)]
-) -> FormData:
+async def checked_form(request: Request, who: Annotated[Visitor, Depends(signed_in)]) -> FormData:
     """The form's fields, all text, of a form that our own page showed to this very session."""
     form = await _form(request)
     _same_token(form, who.csrf)
     return form
 
 
-async def open_form(
-    request: Request, who: Annotated[Visitor | None, Depends(visitor)]
-) -> FormData:
+async def open_form(request: Request, who: Annotated[Visitor | None, Depends(visitor)]) -> FormData:
     """The same of anybody: without a session a cookie holds the token that the form repeats."""
     form = await _form(request)
     _same_token(form, who.csrf if who else request.cookies.get(cookie_name(request, "form"), ""))

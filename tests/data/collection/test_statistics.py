@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from glm_jax.data.agreement import wilson
+from glm_jax.data.collection.places import recount
 from glm_jax.data.collection.reliability import alpha_of_counts
 from glm_jax.data.collection.statistics import statistics
 
@@ -173,7 +174,7 @@ def test_gold_is_counted_and_kept_apart(scene):
     scene.judge("u", scene.pair(purpose="practice", answer="first"), "second")
     found = told(scene)
     assert found["gold"] == share(2, 3)
-    assert found["ties"]["n"] == 0 and found["progress"]["labels"] == 0
+    assert found["ties"]["n"] == 0 and found["verdicts"]["first"] == 0
     assert found["throughput"]["all"] == 4, "practice is no work"
 
 
@@ -209,14 +210,14 @@ def test_what_does_not_count_is_nowhere(scene):
 
 
 def test_progress_days_and_time(scene):
-    pair, other = scene.pair(wanted=2), scene.pair()
+    pair, other = scene.pair(wanted=2), scene.pair(wanted=2)
+    scene.pair(), scene.pair(missing=0, queue=None), scene.pair(purpose="gold", answer="tie")
     scene.judge("u", pair, "first", created=NOON - 86400, milliseconds=10_000)
     scene.judge("u", other, "cannot_judge", created=NOON - 7200, milliseconds=20_000)
     scene.judge("v", other, "tie", created=NOON, milliseconds=60_000)
+    recount(scene.db, [pair.id, other.id])  # one more for the first, a senior for the second
     found = told(scene, NOON + 60)
-    assert found["progress"] == {
-        "pairs": 2, "done": 1, "labels": 2, "missing": 1, "open": 0, "senior": 0,
-    }  # fmt: skip
+    assert found["progress"] == {"pairs": 4, "done": 1, "missing": 3, "senior": 1, "open": 0}
     throughput = found["throughput"]
     assert (throughput["last_hour"], throughput["last_day"], throughput["all"]) == (1, 2, 3)
     assert [day["judgements"] for day in throughput["days"]] == [1, 2]
