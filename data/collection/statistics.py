@@ -20,6 +20,7 @@ from glm_jax.data.collection.shares import Measured, measured, share
 from glm_jax.data.collection.tables import Assignment, Pair, Person
 
 DAYS = 30  # that throughput is told of
+BARS = 24  # of the histogram of seconds
 HOUR, DAY = 3600, 86400
 
 
@@ -96,11 +97,18 @@ def throughput(found: Judged, now: float) -> dict[str, Any]:
 
 
 def seconds(seconds_N: np.ndarray) -> dict[str, Any]:
-    """Quartiles of the visible, active time a pair, and its sum."""
+    """Quartiles of the visible, active time a pair, and its sum; a histogram of all but the
+    slowest in a hundred."""
     if not len(seconds_N):
-        return {"quartiles": None, "hours": 0.0, "n": 0}
-    quartiles = np.quantile(seconds_N, (0.25, 0.5, 0.75)).tolist()
-    return {"quartiles": quartiles, "hours": float(seconds_N.sum()) / HOUR, "n": len(seconds_N)}
+        return {"quartiles": None, "hours": 0.0, "n": 0, "histogram": None}
+    *quartiles, last = np.quantile(seconds_N, (0.25, 0.5, 0.75, 0.99)).tolist()
+    counts, edges = np.histogram(seconds_N, BARS, (0, max(last, 1)))
+    return {
+        "quartiles": quartiles,
+        "hours": float(seconds_N.sum()) / HOUR,
+        "n": len(seconds_N),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
 
 
 def annotators(

@@ -190,9 +190,11 @@ def test_a_circle_of_three_is_found_by_majority(scene):
     for two in ("ab", "bc"):
         scene.judge("u", scene.pair(*two, prompt="short"), "first")
     found = told(scene)["cycles"]
-    assert found == {"prompts": 2, "cyclic": 1, "pairs": 3, "examples": ["round"]}
+    assert found == share(1, 2) | {
+        "pairs": 3, "examples": ["round"], "categories": {"talk": share(1, 2)},
+    }  # fmt: skip
     scene.judge("x", circle[2], "first")  # two against two: a tie, and the circle is open
-    assert told(scene)["cycles"]["cyclic"] == 0
+    assert told(scene)["cycles"]["share"] == 0
 
 
 def test_what_does_not_count_is_nowhere(scene):
@@ -221,7 +223,9 @@ def test_progress_days_and_time(scene):
     throughput = found["throughput"]
     assert (throughput["last_hour"], throughput["last_day"], throughput["all"]) == (1, 2, 3)
     assert [day["judgements"] for day in throughput["days"]] == [1, 2]
-    assert found["seconds"] == {"quartiles": [15, 20, 40], "hours": pytest.approx(0.025), "n": 3}
+    seconds = found["seconds"]
+    assert seconds["quartiles"] == [15, 20, 40] and seconds["hours"] == pytest.approx(0.025)
+    assert sum(seconds["histogram"]["counts"]) == 2, "the slowest of three is one in a hundred"
     assert found["unable"] == share(1, 3)
 
 
@@ -231,4 +235,4 @@ def test_nothing_yet(scene):
     found = told(scene)
     assert found["agreement"]["alpha"]["value"] is None and found["left"]["share"] is None
     assert [row["name"] for row in found["annotators"]] == ["new"]
-    assert found["cycles"] == {"prompts": 0, "cyclic": 0, "pairs": 0, "examples": []}
+    assert found["cycles"]["share"] is None and found["seconds"]["quartiles"] is None
