@@ -10,26 +10,37 @@ from sqlalchemy.orm import Session
 from glm_jax.data import cycles, records
 from glm_jax.data.collection import tables
 from glm_jax.data.collection.judged import FIRST, Judged
-from glm_jax.data.pair_table import scan
+from glm_jax.data.collection.shares import share
+from glm_jax.data.pair_table import NONE, scan
+
+EXAMPLES = 10  # prompts that are named
 
 
 def contradictions(db: Session, judged: Judged) -> dict[str, Any]:
-    """What `glm-rlhf data filter` would find cyclic, going by the majority of each pair.
+    """How often `glm-rlhf data filter` would find a prompt cyclic, by the majority of each pair.
 
-    `prompts`: those with three preferences or more, which is where cycles can be; `cyclic`: those
-    that have one; `pairs`: all that lie on cycles; `examples`: ids of such prompts.
+    Of the prompts with three preferences or more, which is where cycles can be; of all, and by
+    category. `pairs`: all that lie on cycles; `examples`: ids of such prompts.
     """
     edges = _edges(db, judged)
     pairs_of = Counter(prompt for prompt, _, _ in edges)
     able = [edge for edge in edges if pairs_of[edge[0]] > 2]
-    told = {"prompts": len({prompt for prompt, _, _ in able})}
     if not able:
-        return told | {"cyclic": 0, "pairs": 0, "examples": []}
+        return share(np.zeros(0, bool)) | {"pairs": 0, "examples": [], "categories": {}}
     # a cycle is known by ids alone, so that no text need be read
     table = scan([[_pair(*edge) for edge in able]])
     rows = cycles.cyclic(table, np.ones(len(table), bool)).rows
-    found = sorted({able[row][0] for row in rows.tolist()})
-    return told | {"cyclic": len(found), "pairs": len(rows), "examples": found[:10]}
+    cyclic = {able[row][0] for row in rows.tolist()}
+    by_category: dict[str, list[bool]] = {}
+    prompts = sorted({prompt for prompt, _, _ in able})
+    categories = dict(db.execute(select(tables.Prompt.id, tables.Prompt.category)).all())
+    for prompt in prompts:
+        by_category.setdefault(categories[prompt] or NONE, []).append(prompt in cyclic)
+    return share(np.array([prompt in cyclic for prompt in prompts])) | {
+        "pairs": len(rows),
+        "examples": sorted(cyclic)[:EXAMPLES],
+        "categories": {name: share(np.array(found)) for name, found in sorted(by_category.items())},
+    }
 
 
 def _edges(db: Session, judged: Judged) -> list[tuple[str, str, str]]:

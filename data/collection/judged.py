@@ -3,10 +3,11 @@
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from sqlalchemy import Select, func, select
+from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Response, Retraction
+from glm_jax.data.collection.judging import counted
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Response
 
 VERDICTS = ("second", "tie", "first", "cannot_judge", "unwilling")
 "The first three in order: how much the first response is better."
@@ -47,30 +48,12 @@ class Judged:
         return self.take((self.verdict_N == FIRST) | (self.verdict_N == SECOND))
 
 
-def counted() -> Select[tuple[int]]:
-    """Ids of the judgements that count: not undone, not practice, of nobody who is invalidated."""
-    undone = select(Retraction.judgement_id).where(Retraction.judgement_id.is_not(None))
-    last = select(func.max(Retraction.id)).where(Retraction.judgement_id.is_(None))
-    invalid = select(Retraction.person_id).where(
-        Retraction.id.in_(last.group_by(Retraction.person_id)), Retraction.kind == "invalidated"
-    )
-    return (
-        select(Judgement.id)
-        .join(Assignment, Judgement.assignment_id == Assignment.id)
-        .join(Pair, Assignment.pair_id == Pair.id)
-        .where(
-            Pair.purpose != "practice",
-            Judgement.id.not_in(undone),
-            Assignment.person_id.not_in(invalid),
-        )
-    )
-
-
 def read(db: Session) -> Judged:
     """All that count; no text leaves the database, only its length."""
     first, second = aliased(Response), aliased(Response)
     found = db.execute(
-        select(
+        counted(db)
+        .with_only_columns(
             Pair.id,
             Pair.prompt_id,
             Person.name,
@@ -83,13 +66,9 @@ def read(db: Session) -> Judged:
             Judgement.created,
             func.length(first.text) - func.length(second.text),
         )
-        .select_from(Judgement)
-        .join(Assignment, Judgement.assignment_id == Assignment.id)
-        .join(Pair, Assignment.pair_id == Pair.id)
         .join(Person, Assignment.person_id == Person.id)
         .join(first, Pair.first_id == first.id)
         .join(second, Pair.second_id == second.id)
-        .where(Judgement.id.in_(counted()))
         .order_by(Judgement.id)
     ).all()
     columns = list(zip(*found, strict=True)) if found else [()] * 11

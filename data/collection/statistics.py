@@ -20,6 +20,7 @@ from glm_jax.data.collection.shares import Measured, measured, share
 from glm_jax.data.collection.tables import Assignment, Pair, Person
 
 DAYS = 30  # that throughput is told of
+BARS = 24  # of the histogram of seconds
 HOUR, DAY = 3600, 86400
 
 
@@ -40,7 +41,7 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
     }
     return {
         "time": now,
-        "progress": progress(db, decided, now),
+        "progress": progress(db, now),
         "throughput": throughput(found, now),
         "seconds": seconds(found.seconds_N),
         "verdicts": {verdict: int((labels.verdict_N == i).sum()) for i, verdict in _in_order()},
@@ -52,18 +53,29 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
     }
 
 
-def progress(db: Session, decided: Judged, now: float) -> dict[str, Any]:
-    """How many of the pairs to label have the judgements that they want; gold is no part of it."""
-    wanted = dict(db.execute(select(Pair.id, Pair.wanted).where(Pair.purpose == "label")).all())
-    have = Counter(decided.pair_N.tolist())
-    contested = db.scalar(select(func.count()).select_from(Pair).where(Pair.senior))
+def progress(db: Session, now: float) -> dict[str, Any]:
+    """How many of the pairs to label are judged by all who were wanted, and what is still missing.
+
+    `missing`: judgements that nobody has begun; `senior`: pairs that wait for a senior; `open`:
+    pairs that someone has before him at present.
+    """
+    label = Pair.purpose == "label"
+    begun = select(Assignment.pair_id).where(Assignment.fate == "open", ~Assignment.repeat)
+    done = label & (Pair.missing == 0) & Pair.id.not_in(begun)
+    pairs, complete, missing, senior = db.execute(
+        select(
+            func.count().filter(label),
+            func.count().filter(done),
+            func.coalesce(func.sum(Pair.missing).filter(label), 0),
+            func.count().filter(label & Pair.senior & (Pair.missing > 0)),
+        ).select_from(Pair)
+    ).one()
     return {
-        "pairs": len(wanted),
-        "done": sum(have[pair] >= n for pair, n in wanted.items()),
-        "labels": len(decided),
-        "missing": sum(max(n - have[pair], 0) for pair, n in wanted.items()),
+        "pairs": pairs,
+        "done": complete,
+        "missing": int(missing),
+        "senior": senior,
         "open": sum(_held(db, now).values()),
-        "senior": contested,
     }
 
 
@@ -85,11 +97,18 @@ def throughput(found: Judged, now: float) -> dict[str, Any]:
 
 
 def seconds(seconds_N: np.ndarray) -> dict[str, Any]:
-    """Quartiles of the visible, active time a pair, and its sum."""
+    """Quartiles of the visible, active time a pair, and its sum; a histogram of all but the
+    slowest in a hundred."""
     if not len(seconds_N):
-        return {"quartiles": None, "hours": 0.0, "n": 0}
-    quartiles = np.quantile(seconds_N, (0.25, 0.5, 0.75)).tolist()
-    return {"quartiles": quartiles, "hours": float(seconds_N.sum()) / HOUR, "n": len(seconds_N)}
+        return {"quartiles": None, "hours": 0.0, "n": 0, "histogram": None}
+    *quartiles, last = np.quantile(seconds_N, (0.25, 0.5, 0.75, 0.99)).tolist()
+    counts, edges = np.histogram(seconds_N, BARS, (0, max(last, 1)))
+    return {
+        "quartiles": quartiles,
+        "hours": float(seconds_N.sum()) / HOUR,
+        "n": len(seconds_N),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
 
 
 def annotators(

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.judged import counted
+from glm_jax.data.collection.judging import counted
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Prompt, Response
 
 PREFERENCES = ("first", "second", "tie")
@@ -45,7 +44,8 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
     """As they were made, or in another order; never all in memory."""
     first, second = aliased(Response), aliased(Response)
     found = db.execute(
-        select(
+        counted(db)
+        .with_only_columns(
             Judgement.id,
             Judgement.verdict,
             Judgement.strength,
@@ -71,14 +71,10 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             second.id,
             second.text,
         )
-        .select_from(Judgement)
-        .join(Assignment, Judgement.assignment_id == Assignment.id)
         .join(Person, Assignment.person_id == Person.id)
-        .join(Pair, Assignment.pair_id == Pair.id)
         .join(Prompt, Pair.prompt_id == Prompt.id)
         .join(first, Pair.first_id == first.id)
         .join(second, Pair.second_id == second.id)
-        .where(Judgement.id.in_(counted()))
         .order_by(*order, Judgement.id)
         .execution_options(yield_per=BATCH)
     )

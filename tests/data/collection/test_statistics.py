@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from glm_jax.data.agreement import wilson
+from glm_jax.data.collection.places import recount
 from glm_jax.data.collection.reliability import alpha_of_counts
 from glm_jax.data.collection.statistics import statistics
 
@@ -173,7 +174,7 @@ def test_gold_is_counted_and_kept_apart(scene):
     scene.judge("u", scene.pair(purpose="practice", answer="first"), "second")
     found = told(scene)
     assert found["gold"] == share(2, 3)
-    assert found["ties"]["n"] == 0 and found["progress"]["labels"] == 0
+    assert found["ties"]["n"] == 0 and found["verdicts"]["first"] == 0
     assert found["throughput"]["all"] == 4, "practice is no work"
 
 
@@ -189,9 +190,11 @@ def test_a_circle_of_three_is_found_by_majority(scene):
     for two in ("ab", "bc"):
         scene.judge("u", scene.pair(*two, prompt="short"), "first")
     found = told(scene)["cycles"]
-    assert found == {"prompts": 2, "cyclic": 1, "pairs": 3, "examples": ["round"]}
+    assert found == share(1, 2) | {
+        "pairs": 3, "examples": ["round"], "categories": {"talk": share(1, 2)},
+    }  # fmt: skip
     scene.judge("x", circle[2], "first")  # two against two: a tie, and the circle is open
-    assert told(scene)["cycles"]["cyclic"] == 0
+    assert told(scene)["cycles"]["share"] == 0
 
 
 def test_what_does_not_count_is_nowhere(scene):
@@ -209,18 +212,20 @@ def test_what_does_not_count_is_nowhere(scene):
 
 
 def test_progress_days_and_time(scene):
-    pair, other = scene.pair(wanted=2), scene.pair()
+    pair, other = scene.pair(wanted=2), scene.pair(wanted=2)
+    scene.pair(), scene.pair(missing=0, queue=None), scene.pair(purpose="gold", answer="tie")
     scene.judge("u", pair, "first", created=NOON - 86400, milliseconds=10_000)
     scene.judge("u", other, "cannot_judge", created=NOON - 7200, milliseconds=20_000)
     scene.judge("v", other, "tie", created=NOON, milliseconds=60_000)
+    recount(scene.db, [pair.id, other.id])  # one more for the first, a senior for the second
     found = told(scene, NOON + 60)
-    assert found["progress"] == {
-        "pairs": 2, "done": 1, "labels": 2, "missing": 1, "open": 0, "senior": 0,
-    }  # fmt: skip
+    assert found["progress"] == {"pairs": 4, "done": 1, "missing": 3, "senior": 1, "open": 0}
     throughput = found["throughput"]
     assert (throughput["last_hour"], throughput["last_day"], throughput["all"]) == (1, 2, 3)
     assert [day["judgements"] for day in throughput["days"]] == [1, 2]
-    assert found["seconds"] == {"quartiles": [15, 20, 40], "hours": pytest.approx(0.025), "n": 3}
+    seconds = found["seconds"]
+    assert seconds["quartiles"] == [15, 20, 40] and seconds["hours"] == pytest.approx(0.025)
+    assert sum(seconds["histogram"]["counts"]) == 2, "the slowest of three is one in a hundred"
     assert found["unable"] == share(1, 3)
 
 
@@ -230,4 +235,4 @@ def test_nothing_yet(scene):
     found = told(scene)
     assert found["agreement"]["alpha"]["value"] is None and found["left"]["share"] is None
     assert [row["name"] for row in found["annotators"]] == ["new"]
-    assert found["cycles"] == {"prompts": 0, "cyclic": 0, "pairs": 0, "examples": []}
+    assert found["cycles"]["share"] is None and found["seconds"]["quartiles"] is None
