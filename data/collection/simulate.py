@@ -12,7 +12,6 @@ from random import Random
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urljoin
 
-from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.visitor import PATIENCE, Form, Visitor, plain
 from glm_jax.data.proving_ground.annotators import LENGTH_BIAS, NOISE, TIE, Annotator, annotators
 from glm_jax.data.records import Sample
@@ -126,7 +125,7 @@ def _filled_in(form: Form, side: Side, strength: int | None, seconds: float) -> 
     """What is chosen on the page; criteria that must be judged are judged as the whole is."""
     if side not in ("left", "right", "tie"):
         return {"side": side, "milliseconds": round(1000 * seconds)}
-    criteria = {name: side for name in form.required if name in CRITERIA}
+    criteria = dict.fromkeys(form.required, side)
     scale = side if strength is None else f"{side}-{strength}"
     return criteria | {"side": scale, "milliseconds": round(1000 * seconds)}
 

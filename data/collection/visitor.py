@@ -22,8 +22,8 @@ class Form:
     action: str
     hidden: dict[str, str] = field(default_factory=dict)
     "what stands in it when the page comes"
-    required: list[str] = field(default_factory=list)
-    "names of what must be chosen"
+    required: set[str] = field(default_factory=set)
+    "names of the criteria that must be judged"
 
 
 class Page(HTMLParser):
@@ -38,7 +38,7 @@ class Page(HTMLParser):
         self.again: float | None = None
         "seconds after which the page asks to be loaded again"
         self._words: dict[str, list[str]] = {}
-        self._open: list[tuple[str, list[str], list[str]]] = []  # tag, classes, texts it is
+        self._open: list[tuple[str, list[str], list[str], bool]] = []
         self.feed(html)
 
     def text(self, name: str) -> str:
@@ -59,22 +59,22 @@ class Page(HTMLParser):
         elif tag == "input" and self.forms:
             if given.get("type") == "hidden":
                 self.forms[-1].hidden[given["name"]] = given.get("value", "")
-            elif "required" in given and given["name"] not in self.forms[-1].required:
-                self.forms[-1].required.append(given["name"])
+            elif any(required for *_, required in self._open):
+                self.forms[-1].required.add(given["name"])
         elif tag == "meta" and given.get("http-equiv") == "refresh":
             self.again = float(given["content"])
         if tag not in ENDLESS:
             names = self._open[-1][1] if tag == "div" and "text" in classes and self._open else []
             for name in names:
                 self._words[name] = []
-            self._open.append((tag, classes, names))
+            self._open.append((tag, classes, names, "data-required" in given))
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop()[0] != tag:
             pass  # elements whose end may be left out
 
     def handle_data(self, data: str) -> None:
-        for _, _, names in self._open:
+        for _, _, names, _ in self._open:
             for name in names:
                 self._words[name].append(data)
 

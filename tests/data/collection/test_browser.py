@@ -63,7 +63,7 @@ def entered(server: Any, context: Any, name: str) -> Any:
     with store.writing(store.open_store(server.db)) as db:
         secret = people.invite(db, name, "annotator", 0.0)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     page.goto(f"{server.url}/enter/{secret}")
     page.locator("main button").click()
     page.wait_for_selector("#judge")
@@ -119,7 +119,7 @@ def test_twenty_pairs(server, browser, screen, give, lose, request):
         if i == LOST:
             context.set_offline(True) if lose == "network" else server.kill()
             give(page, i % 5)
-            page.wait_for_function("document.querySelector('#status').innerText !== ''")
+            page.wait_for_function("document.querySelector('#status.wrong')")
             assert shown(page)[0] == assignment
             context.set_offline(False) if lose == "network" else server.start()
         elif i == UNDONE:
