@@ -117,13 +117,15 @@ class Visitor:
         headers = {"Accept": "application/json"} if method == "POST" else {}  # as our script does
         until = time.monotonic() + self._patience
         while True:
+            rest = AGAIN
             try:
                 answer = await self._client.request(method, url, data=data, headers=headers)
                 if answer.status_code not in BUSY:
                     return answer
                 problem = f"status {answer.status_code}"
+                rest = float(answer.headers.get("Retry-After", AGAIN))
             except httpx.TransportError as error:
                 problem = str(error) or type(error).__name__
             if time.monotonic() > until:
                 raise InputError(f"{urljoin(url, '/')}: gone for {self._patience} s: {problem}")
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(rest)

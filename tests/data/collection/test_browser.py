@@ -63,7 +63,7 @@ def entered(server: Any, context: Any, name: str) -> Any:
     with store.writing(store.open_store(server.db)) as db:
         secret = people.invite(db, name, "annotator", 0.0)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     page.goto(f"{server.url}/enter/{secret}")
     page.locator("main button").click()
     page.wait_for_selector("#judge")

@@ -26,7 +26,7 @@ def test_killed_servers_lose_nothing(collect, tmp_path, postgresql):
     file = tmp_path / "samples.jsonl"
     records.write(file, collect.samples(300, 3, 0))
     with collect.databases(tmp_path, postgresql) as made:
-        told = collect.measure(made("one"), file, annotators=16, seconds=1, pace=0.05, kills=3)
+        told = collect.measure(made("one"), file, annotators=16, seconds=1, pace=0.2, kills=3)
     assert {name: told[name] for name in ("lost", "twice", "wrong", "unacknowledged")} == {
         "lost": 0, "twice": 0, "wrong": 0, "unacknowledged": 0,
     }  # fmt: skip
