@@ -49,7 +49,7 @@ def test_responses_are_known_by_id_or_text(engine):
     other = pair("x", "y", "another", chosen_id="1", rejected_id="2")
     assert load(engine, [other, other]) == (1, 2, 1, 1, 0)
     with reading(engine) as db:
-        texts = dict(db.execute(select(Response.id, Response.text)).tuples())
+        texts = {name: text for name, text in db.execute(select(Response.id, Response.text))}
         assert {texts[name] for name in ("1", "2")} == {"a", "b"} and len(texts) == 5
 
 
@@ -112,5 +112,5 @@ def test_what_is_no_database_is_said(tmp_path, url):
 def test_a_file_that_is_no_database(tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("no database " * 100)
-    with pytest.raises(InputError, match="notes.txt: cannot be opened"):
+    with pytest.raises(InputError, match=r"notes\.txt: cannot be opened"):
         open_store(str(file))
