@@ -90,7 +90,9 @@ def by_keyboard(page: Any, choice: int) -> None:
 
 def by_hand(page: Any, choice: int) -> None:
     press = "tap" if page.evaluate("navigator.maxTouchPoints") else "click"
-    getattr(page.locator("label", has=page.locator(f"[value='{SCALE[choice]}']")), press)()
+    getattr(
+        page.locator("label", has=page.locator(f"[name=side][value='{SCALE[choice]}']")), press
+    )()
     getattr(page.locator("#judge button.send"), press)()
 
 
@@ -112,7 +114,7 @@ def test_twenty_pairs(server, browser, screen, give, lose, request):
     context = browser.new_context(**screen)
     errors = []
     page = entered(server, context, name)
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     given = {}
     for i in range(PAIRS):
         assignment, prompt, left, right = shown(page)
