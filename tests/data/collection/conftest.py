@@ -121,7 +121,8 @@ def made_up_samples(prompts: int, responses: int) -> Iterator[Sample]:
             text = f"The answer is **{i + j}**.\n\n```python\nprint({i} + {j})\n```"
             yield Sample(
                 id=f"prompt-{i}", sample=j, prompt=_asked(f"What is {i} plus something?"),
-                text=text, tokens=[], log_probs=[], finish="stop", category="arithmetic", score=float(j),
+                text=text, tokens=[], log_probs=[], finish="stop", category="arithmetic",
+                score=float(j),
             )  # fmt: skip
 
 

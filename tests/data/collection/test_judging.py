@@ -146,7 +146,8 @@ def test_a_lease_that_is_over(engine, fill):
     assert ask(engine, bob, now=3 * LEASE).messages == late.messages
     say(engine, bob, ask(engine, bob, now=3 * LEASE), side="unwilling", now=3 * LEASE)
     say(engine, ann, late, now=3 * LEASE)
-    assert take_back(engine, bob, 3 * LEASE) is None or pytest.fail("the place is taken")
+    with pytest.raises(Refused, match="someone else"):
+        take_back(engine, bob, 3 * LEASE)
 
 
 def test_ten_can_be_undone_in_turn(engine, fill):
