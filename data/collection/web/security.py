@@ -147,10 +147,11 @@ def _same_origin(request: Request) -> None:
     """Browsers say where a form comes from; whatever says nothing still needs the token."""
     site, origin = (request.headers.get(name) for name in ("sec-fetch-site", "origin"))
     host = request.headers.get("host")
-    ours = (
-        site in ("same-origin", "none") if site else origin in (f"https://{host}", f"http://{host}")
-    )
-    if (site or origin) and not ours:
+    if site:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin in (None, f"https://{host}", f"http://{host}")
+    if not ours:
         raise HTTPException(403, "foreign_form")
 
 
