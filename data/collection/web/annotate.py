@@ -5,6 +5,7 @@ from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
 from glm_jax.data.collection import Refused, assignment, judging
+from glm_jax.data.collection.answers import LONGEST_COMMENT
 from glm_jax.data.collection.judging import Answer
 from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.store import reading, writing
@@ -13,7 +14,6 @@ from glm_jax.data.collection.web import guidelines, pages, security
 from glm_jax.data.collection.web.problems import done
 from glm_jax.data.collection.web.security import CheckedForm, SignedIn
 
-LONGEST_COMMENT = 4000  # characters
 LOOK_AGAIN = 3  # seconds, while a model writes new pairs
 
 routes = APIRouter()
@@ -88,7 +88,7 @@ def answer_of(form: FormData) -> Answer:
         strength=_number(strength or _text(form, "strength"), "strength"),
         criteria={name: _text(form, name) for name in CRITERIA if _text(form, name)},
         flags=tuple(map(str, form.getlist("flags"))),
-        comment=_comment(form),
+        comment=_text(form, "comment"),
         milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
         attempt=_number(_text(form, "attempt"), "attempt"),
     )
@@ -98,7 +98,7 @@ def _text(form: FormData, name: str) -> str:
     values = form.getlist(name)
     if len(values) > 1:
         raise Refused(f"the field '{name}' is given {len(values)} times")
-    return str(values[0]).strip() if values else ""
+    return str(values[0]).strip().replace("\r\n", "\n") if values else ""
 
 
 def _number(text: str, name: str) -> int | None:
@@ -107,13 +107,6 @@ def _number(text: str, name: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise Refused(f"the field '{name}' is no whole number")
     return int(text)
-
-
-def _comment(form: FormData) -> str | None:
-    comment = _text(form, "comment")
-    if len(comment) > LONGEST_COMMENT:
-        raise Refused(f"the comment has {len(comment)} characters; {LONGEST_COMMENT} are allowed")
-    return comment or None
 
 
 def _nothing_to_judge(request: Request, state: str) -> Response:

@@ -22,11 +22,12 @@ def invitation(request: Request, secret: str) -> Response:
 def enter(request: Request, secret: str, form: OpenForm) -> Response:
     security.limit(request, "entering")
     state = request.app.state
-    with writing(state.engine) as db:
-        try:
+    try:
+        with writing(state.engine) as db:
+            people.sign_out(db, security.session_secret(request))
             cookie = people.enter(db, secret, state.clock(), hours=state.config.session_hours)
-        except Refused:
-            raise HTTPException(403, "wrong_link") from None
+    except Refused:
+        raise HTTPException(403, "wrong_link") from None
     return _signed_in(request, cookie)
 
 
@@ -39,14 +40,15 @@ def login_page(request: Request) -> Response:
 def login(request: Request, form: OpenForm) -> Response:
     security.limit(request, "password")
     state = request.app.state
-    with writing(state.engine) as db:
-        name, password = str(form.get("name", "")), str(form.get("password", ""))
-        try:
-            hours = state.config.session_hours
+    name, password = str(form.get("name", "")), str(form.get("password", ""))
+    hours = state.config.session_hours
+    try:
+        with writing(state.engine) as db:
+            people.sign_out(db, security.session_secret(request))
             cookie = people.sign_in(db, name, password, state.clock(), hours=hours)
-        except Refused:
-            wrong = pages.texts(pages.language(request))["login"]["wrong"]
-            return pages.render(request, "login.html.j2", 403, wrong=wrong)
+    except Refused:
+        wrong = pages.texts(pages.language(request))["login"]["wrong"]
+        return pages.render(request, "login.html.j2", 403, wrong=wrong)
     return _signed_in(request, cookie)
 
 

@@ -11,7 +11,7 @@ HEADERS = {
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Personal links must not leak; "no-referrer" would also hide the Origin that forms are checked by.
+    # Personal links must not leak; "no-referrer" would also hide the Origin of our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

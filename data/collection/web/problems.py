@@ -27,16 +27,20 @@ def done(request: Request, there: str = "/") -> Response:
 def problem(
     request: Request, status: int, message: str = "", headers: dict[str, str] | None = None
 ) -> Response:
-    """A clear answer; `message` is a key of the texts' `errors`, or a sentence of its own."""
-    errors = pages.texts(pages.language(request))["errors"]
-    said = errors.get(message) or (message if status == 409 else "") or errors[str(status)]
+    """A clear answer; `message` is a key of the texts' `errors`, or what a `Refused` says."""
+    texts = pages.texts(pages.language(request))
+    errors = texts["errors"]
+    said = errors.get(message) or errors[str(status)]
+    if status == 409 and message not in errors:
+        said = texts["refused"].get(message) or f"{message[:1].upper()}{message[1:]}."
     if wants_json(request):
         response: Response = JSONResponse({"error": said}, status)
     elif status == 401:
         response = pages.render(request, "login.html.j2", status, wrong=None)
     else:
+        refused = [errors["nothing"]] if request.method == "POST" and status < 500 else []
         response = pages.notice(
-            request, errors["heading"], said, errors["nothing"], status=status, back=True
+            request, errors["heading"], said, *refused, status=status, back=True
         )
     response.headers.update(headers or {})
     return response

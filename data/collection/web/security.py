@@ -1,14 +1,13 @@
 """Who is asking, and whether the form really comes from our page.
 
-Dependencies for the routes: `signed_in`, `administrator`, `checked_form` (of a signed-in person) and
-`open_form` (of anybody). The first three answer 401, 403 or 429 before anything else is done.
+Dependencies for the routes: `signed_in`, `administrator`, `checked_form` (of a signed-in person)
+and `open_form` (of anybody). The first three answer 401, 403 or 429 before anything else is done.
 """
 
 import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import FormData
@@ -146,10 +145,13 @@ async def _form(request: Request) -> FormData:
 
 def _same_origin(request: Request) -> None:
     """Browsers say where a form comes from; whatever says nothing still needs the token."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise HTTPException(403, "foreign_form")
-    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+    site, origin = (request.headers.get(name) for name in ("sec-fetch-site", "origin"))
+    host = request.headers.get("host")
+    if site:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin in (None, f"https://{host}", f"http://{host}")
+    if not ours:
         raise HTTPException(403, "foreign_form")
 
 

@@ -51,6 +51,12 @@ function begin() {
   ticked = touched = performance.now();
 }
 
+function askCriteria(form) {
+  // of whoever could judge; without this script the server asks
+  const side = form.elements.side.value, judged = !["cannot_judge", "unwilling"].includes(side);
+  for (const field of form.querySelectorAll("[data-required] input")) field.required = judged;
+}
+
 function refill(body) {
   const form = $("#judge"), values = new URLSearchParams(body);
   if (!form || values.get("assignment") !== form.elements.assignment.value) return;
@@ -173,6 +179,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && form && !$("dialog[open]")) {
     if (writing ? !control : event.target.matches("a, button, summary")) return;
     event.preventDefault();
+    askCriteria(form);
     return form.requestSubmit();
   }
   if (writing || control || event.altKey || event.isComposing || event.repeat) return;
@@ -189,6 +196,10 @@ document.addEventListener("click", (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   open($(`#${link.dataset.dialog}`)).catch(() => { location.href = link.href; });
+});
+
+document.addEventListener("change", (event) => {
+  if (event.target.form?.id === "judge") askCriteria(event.target.form);
 });
 
 document.addEventListener("submit", (event) => {
