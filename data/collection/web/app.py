@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from fastapi import FastAPI, Request
 from sqlalchemy import Engine
@@ -11,9 +10,10 @@ from starlette.staticfiles import StaticFiles
 
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading, writing
-from glm_jax.data.collection.web import annotate, entering, guidelines, pages
+from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
 from glm_jax.data.collection.web.drawing import Draw, Drawing
 from glm_jax.data.collection.web.envelope import Envelope
+from glm_jax.data.collection.web.latest import Latest
 from glm_jax.data.collection.web.problems import answer_for
 from glm_jax.data.collection.web.rates import Rates
 
@@ -38,13 +38,11 @@ def create_app(
     app.state.engine, app.state.config = engine, config
     app.state.secure, app.state.clock = secure, clock
     app.state.rates = Rates()
+    app.state.latest = Latest()
     app.state.drawing = Drawing(draw, engine, config) if draw else None
     app.include_router(annotate.routes)
     app.include_router(entering.routes)
-    with suppress(ImportError):
-        from glm_jax.data.collection.web import admin
-
-        app.include_router(admin.router())
+    app.include_router(admin.router())
     app.add_api_route("/health", _health)
     app.mount("/static", _Static(directory=str(pages.FILES / "static")))
     answer_for(app)

@@ -7,10 +7,12 @@ from typing import Any
 
 import jinja2
 import yaml
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from glm_jax.data.collection.web import markdown, security
+from glm_jax.data.numbers import count, duration, moment, number, percent, span
 
 LANGUAGES = ("en", "zh")
 HOURS = 24 * 365  # that a language chosen without a session is remembered, and a form stays good
@@ -41,6 +43,8 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["markdown"] = markdown.render
+    environment.filters |= {f.__name__: f for f in (count, duration, moment, number, percent, span)}
+    environment.filters["svg"] = Markup  # ours, drawn by data.plots
     environment.globals["static"] = static
     return environment
 
