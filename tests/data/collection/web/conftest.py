@@ -94,7 +94,9 @@ def pair() -> Callable[..., Pair]:
 def collections(tmp_path_factory) -> Callable[..., Collection]:
     """Makes a collection of pairs; whatever else is given is the configuration's."""
 
-    def make(pairs: Any = None, *, folder: Any = None, known: Any = (), app: Any = None, **settings: Any) -> Collection:
+    def make(
+        pairs: Any = None, *, folder: Any = None, known: Any = (), app: Any = None, **settings: Any
+    ) -> Collection:
         folder = folder or tmp_path_factory.mktemp("collection")
         engine = open_store(str(folder / "preferences.db"))
         config = CollectionConfig(**{"repeats": 0.0, "overlap": 0.0} | settings)

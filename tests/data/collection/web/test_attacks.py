@@ -185,7 +185,7 @@ def no_body_at_all(anna, ben, form):
     return anna.post("/judge")
 
 
-@attempt(403)
+@attempt(400)
 def a_body_that_is_no_form(anna, ben, form):
     return anna.post("/judge", content=b"\xff\x00{[%%%&&&===;;;", headers=FORM)
 
