@@ -13,11 +13,15 @@ from glm_jax.errors import InputError
 
 
 def put(db: Session, config: CollectionConfig, now: float) -> int:
-    """Makes the configured text the newest version, if it is not; returns its version.
+    """Makes the configured text the newest version if it never was one; returns the newest.
 
+    A server that starts again must not take back what an administrator has published since.
     Raises InputError when the file cannot be read.
     """
-    return publish(db, _configured(config), now)
+    text = _configured(config)
+    if db.scalars(select(Guidelines).where(Guidelines.text == text)).first():
+        return newest(db).version
+    return publish(db, text, now)
 
 
 def newest(db: Session) -> Guidelines:

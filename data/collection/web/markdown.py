@@ -10,6 +10,7 @@ from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
 HIGHEST, DEEPEST = 2, 6  # of headings: h1 is the page's own
+LONGEST = 20_000  # a model that did not stop; some such texts would take seconds to parse
 TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
     "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
@@ -37,8 +38,11 @@ for _part in ("heading_open", "heading_close"):
 def render(text: str, lower: int = 2) -> Markup:
     """HTML without scripts, styles, ids, pictures or forms, whatever stands in the text.
 
-    Its headings are so many levels lower, below those of the page itself.
+    Its headings are so many levels lower, below those of the page itself. A text of more than
+    LONGEST characters is shown as it was written.
     """
+    if len(text) > LONGEST:
+        return Markup("<pre>{}</pre>").format(text)
     return Markup(
         nh3.clean(
             _markdown.render(text, {"lower": lower}),
