@@ -41,7 +41,7 @@ class Shown:
     language: str | None
     practice: bool
     done: int
-    "judged by this person: in practice of the practice round, then of all else"
+    "judged by this person: in practice of the practice round, then of everything"
     total: int
     "in practice exactly; then about as many as will come to this person"
 
@@ -69,7 +69,6 @@ def next_assignment(
     if assignment is None:
         return None
     assignment.leased_until = now + 60 * config.lease_minutes
-    db.flush()
     return _shown(db, person, assignment, config)
 
 
@@ -104,27 +103,29 @@ def _return(db: Session, *which: ColumnElement[bool]) -> int:
 
 def _shown(db: Session, person: Person, assignment: Assignment, config: CollectionConfig) -> Shown:
     first, second = aliased(Response), aliased(Response)
-    pair, prompt, *texts = db.execute(
-        select(Pair, Prompt, first.text, second.text)
+    attempts = select(func.count()).where(Judgement.assignment_id == assignment.id)
+    row = db.execute(
+        select(
+            Prompt.messages,
+            Prompt.category,
+            Prompt.language,
+            (Pair.purpose == "practice").label("practice"),
+            (attempts.scalar_subquery() + 1).label("attempt"),
+            first.text.label("first"),
+            second.text.label("second"),
+        )
+        .select_from(Pair)
         .join(Prompt, Prompt.id == Pair.prompt_id)
         .join(first, first.id == Pair.first_id)
         .join(second, second.id == Pair.second_id)
         .where(Pair.id == assignment.pair_id)
     ).one()
+    shown = row._asdict()
+    texts = shown.pop("first"), shown.pop("second")
     left, right = reversed(texts) if assignment.swapped else texts
-    undone = select(func.count()).where(Judgement.assignment_id == assignment.id)
     done, total = _progress(db, person, config)
     return Shown(
-        assignment_id=assignment.id,
-        attempt=1 + (db.scalar(undone) or 0),
-        messages=prompt.messages,
-        left=left,
-        right=right,
-        category=prompt.category,
-        language=prompt.language,
-        practice=pair.purpose == "practice",
-        done=done,
-        total=total,
+        assignment_id=assignment.id, left=left, right=right, done=done, total=total, **shown
     )
 
 
@@ -133,19 +134,19 @@ def _progress(db: Session, person: Person, config: CollectionConfig) -> tuple[in
 
     Gold and repeats count like labels: a bar that stood still would give them away.
     """
-    practice = practice_round(db, person, config)
     if person.state == "practising":
+        practice = practice_round(db, person, config)
         return practice.judged, practice.total
-    answered = db.scalar(
-        select(func.count()).where(Assignment.person_id == person.id, Assignment.fate == "answered")
+    answered = select(func.count()).where(
+        Assignment.person_id == person.id, Assignment.fate == "answered"
     )
-    people = db.scalar(
-        select(func.count()).where(
-            Person.role != "administrator", Person.state.in_(("practising", "active"))
-        )
+    people = select(func.count()).where(
+        Person.role != "administrator", Person.state.in_(("practising", "active"))
     )
-    pairs = db.scalar(select(func.max(Pair.id)))  # all are kept: their number, at once
-    done = (answered or 0) - practice.judged
-    share = 1 + config.overlap * (config.annotators - 1)
-    labels = (pairs or 0) * min(share / max(people or 0, 1), 1.0)
+    last = select(func.max(Pair.id))  # none is ever deleted: it is how many there are
+    done, people_now, pairs = db.execute(
+        select(answered.scalar_subquery(), people.scalar_subquery(), last.scalar_subquery())
+    ).one()
+    each = (1 + config.overlap * (config.annotators - 1)) / people_now
+    labels = pairs * min(each, 1.0)
     return done, max(done + 1, round(labels * (1 + config.gold + config.repeats)))

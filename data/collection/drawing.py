@@ -17,13 +17,12 @@ So a server that starts again goes on as it would have gone on.
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import case, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.places import VOTES, undone
-from glm_jax.data.collection.practice import grade, practice_round
+from glm_jax.data.collection.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.store import fresh
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue
 from glm_jax.data.records import draw
 
@@ -40,24 +39,21 @@ def draw_next(
     swapped = draw(config.seed, f"side:{person.id}:{number}") % 2 == 1
     if person.state == "practising":
         in_practice = practice_round(db, person, config)
-        pair = None
-        if in_practice.judged < in_practice.total:
-            pair = _first(db, person, "practice")
-        if pair is not None:
-            return _assigned(db, person, pair, number, swapped, now)
-        grade(db, person, config)
-    if person.state != "active":
-        return None
+        if not in_practice.is_over():
+            return _first(db, person, "practice", number, swapped, now)
+        person.state = "active" if in_practice.is_passed(config.pass_mark) else "failed"
+        if person.state == "failed":
+            return None
     chance = draw(config.seed, f"{person.id}:{number}") / 2**64
     if config.gold <= chance < config.gold + config.repeats:
-        original = _to_repeat(db, person, config, number)
-        if original is not None:
-            pair, swapped = db.get_one(Pair, original.pair_id), not original.swapped
-            return _assigned(db, person, pair, number, swapped, now, repeat=True)
+        before = _to_repeat(db, person, config, number)
+        if before is not None:
+            swapped = not before.swapped
+            return _assigned(db, person, before.pair_id, number, swapped, now, repeat=True)
     for queue in _queues(person, is_gold=chance < config.gold):
-        pair = _first(db, person, queue)
-        if pair is not None:
-            return _assigned(db, person, pair, number, swapped, now)
+        assignment = _first(db, person, queue, number, swapped, now)
+        if assignment is not None:
+            return assignment
     return None
 
 
@@ -70,34 +66,49 @@ def _queues(person: Person, *, is_gold: bool) -> Iterator[Queue]:
     yield "new"
 
 
-def _first(db: Session, person: Person, queue: Queue) -> Pair | None:
-    """The first pair in a queue that the person has not had; None if there is none.
+def _first(
+    db: Session, person: Person, queue: Queue, number: int, swapped: bool, now: float
+) -> Assignment | None:
+    """Assigns the first pair in a queue that the person has not had; None if there is none.
 
     Of the long queues the part that the person has come through is not looked at again.
     """
     reached = {"new": person.reached, "gold": person.reached_gold}.get(queue, START)
-    had = exists().where(
-        Assignment.pair_id == Pair.id,
-        Assignment.person_id == person.id,
-        Assignment.fate != "returned",
-    )
+    had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
     first = (
-        select(Pair.id)
-        .where(Pair.queue == queue, Pair.place > reached, ~had)
+        select(Pair.id, Pair.place, Assignment)
+        .outerjoin(Assignment, had)
+        .where(Pair.queue == queue, Pair.place > reached)
+        .where(Assignment.id.is_(None) | (Assignment.fate == "returned"))
         .order_by(Pair.place)
         .limit(1)
     )
-    while (pair_id := db.scalar(first)) is not None:
-        pair = fresh(db, Pair, pair_id)
-        if pair.queue == queue:  # still, after waiting for whoever had it
+    while (found := db.execute(first).first()) is not None:
+        pair_id, place, assignment = found
+        if queue in ("gold", "practice") or _took_place(db, pair_id, queue):
             break
     else:
         return None
     if queue == "new":
-        person.reached = pair.place
+        person.reached = place
     if queue == "gold":
-        person.reached_gold = pair.place
-    return pair
+        person.reached_gold = place
+    if assignment is None:
+        return _assigned(db, person, pair_id, number, swapped, now)
+    # It was given back, and is the same assignment again.
+    assignment.number, assignment.fate = number, "open"
+    return assignment
+
+
+def _took_place(db: Session, pair_id: int, queue: Queue) -> bool:
+    """Takes a place of a pair; not if the pair has left the queue since it was found there."""
+    taken = db.execute(
+        update(Pair)
+        .where(Pair.id == pair_id, Pair.queue == queue)
+        .values(missing=Pair.missing - 1, queue=case((Pair.missing > 1, queue)))
+        .execution_options(synchronize_session=False)
+    )
+    return taken.rowcount == 1
 
 
 def _to_repeat(
@@ -137,34 +148,23 @@ def _to_repeat(
 def _assigned(
     db: Session,
     person: Person,
-    pair: Pair,
+    pair_id: int,
     number: int,
     swapped: bool,
     now: float,
     *,
     repeat: bool = False,
 ) -> Assignment:
-    """Takes a place of the pair; what the person once gave back is the same assignment again."""
-    if pair.purpose == "label" and not repeat:
-        pair.missing -= 1
-        pair.queue = pair.queue if pair.missing else None
-    assignment = db.scalars(
-        select(Assignment).where(
-            Assignment.pair_id == pair.id,
-            Assignment.person_id == person.id,
-            Assignment.repeat == repeat,
-        )
-    ).first()
-    if assignment is None:
-        assignment = Assignment(
-            id=secrets.token_urlsafe(16),
-            pair_id=pair.id,
-            person_id=person.id,
-            swapped=swapped,
-            repeat=repeat,
-            leased_until=now,
-            created=now,
-        )
-        db.add(assignment)
-    assignment.number, assignment.fate = number, "open"
+    assignment = Assignment(
+        id=secrets.token_urlsafe(16),
+        pair_id=pair_id,
+        person_id=person.id,
+        number=number,
+        swapped=swapped,
+        repeat=repeat,
+        fate="open",
+        leased_until=now,
+        created=now,
+    )
+    db.add(assignment)
     return assignment

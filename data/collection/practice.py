@@ -17,6 +17,12 @@ class Round(NamedTuple):
     right: int
     total: int
 
+    def is_over(self) -> bool:
+        return self.judged >= self.total
+
+    def is_passed(self, pass_mark: float) -> bool:
+        return not self.total or self.right / self.judged >= pass_mark
+
 
 def practice_round(db: Session, person: Person, config: CollectionConfig) -> Round:
     """What the person judged of `config.practice` pairs, or of all there are if those are fewer."""
@@ -29,11 +35,3 @@ def practice_round(db: Session, person: Person, config: CollectionConfig) -> Rou
     ).all()
     right = sum(verdict == answer for verdict, answer in judged)
     return Round(len(judged), right, min(config.practice, there_are))
-
-
-def grade(db: Session, person: Person, config: CollectionConfig) -> None:
-    """Makes a person who is through the practice round active, or one who failed it."""
-    judged, right, total = practice_round(db, person, config)
-    if judged >= total:
-        passed = not total or right / judged >= config.pass_mark
-        person.state = "active" if passed else "failed"

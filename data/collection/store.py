@@ -21,7 +21,6 @@ from glm_jax.errors import InputError
 PRAGMAS = (
     "busy_timeout = 30000",  # milliseconds that another process may write
     "journal_mode = WAL",
-    "synchronous = FULL",  # who was told that a label is kept finds it after a power failure
     "foreign_keys = ON",
 )
 HANDING_OUT = 0x676C6D  # the number of our advisory lock
@@ -62,14 +61,18 @@ def reading(engine: Engine) -> Iterator[Session]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Session]:
-    """One transaction: all of it on disk when the block ends, nothing of it if the block raises.
+def writing(engine: Engine, *, flushed: bool = True) -> Iterator[Session]:
+    """One transaction: all of it is kept when the block ends, nothing of it if the block raises.
 
-    What was read in it can still be looked at afterwards.
+    What is kept outlives a crash of the program; if `flushed`, of the machine, too. That takes
+    milliseconds of the disk's time, which `next_assignment` need not wait for: its loss in a power
+    failure would cost one page. What was read can still be looked at afterwards.
     """
     # Threads of one process queue here: SQLite lets those that wait sleep, up to 100 ms too long.
     turn = engine.get_execution_options().get("writer", nullcontext())
-    with turn, _begin(engine, "BEGIN IMMEDIATE") as db:
+    with turn, _begin(engine, "BEGIN IMMEDIATE", flushed) as db:
+        if not flushed and db.get_bind().dialect.name == "postgresql":
+            db.execute(text("SET LOCAL synchronous_commit = off"))
         yield db
 
 
@@ -96,8 +99,8 @@ def can_be_kept(text: str) -> bool:
 
 
 @contextmanager
-def _begin(engine: Engine, begin: str) -> Iterator[Session]:
-    bound = engine.execution_options(begin=begin)
+def _begin(engine: Engine, begin: str, flushed: bool = True) -> Iterator[Session]:
+    bound = engine.execution_options(begin=begin, flushed=flushed)
     with Session(bound, expire_on_commit=False) as db, db.begin():
         yield db
 
@@ -115,6 +118,9 @@ def _sqlite(place: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+        options = connection.get_execution_options()
+        synchronous = "FULL" if options.get("flushed", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.exec_driver_sql(options.get("begin", "BEGIN"))
 
     return engine

@@ -106,7 +106,7 @@ class Assignment(Table):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)  # a secret that nobody can guess
-    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), index=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
     number: Mapped[int]  # 1, 2, 3, ...: the person's assignments in order
     swapped: Mapped[bool]  # the second response stands on the left
@@ -123,7 +123,7 @@ class Judgement(Table):
     __table_args__ = (UniqueConstraint("assignment_id", "attempt"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), index=True)
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"))
     attempt: Mapped[int]  # 1, and one more after every undo
     verdict: Mapped[str]  # Verdict
     strength: Mapped[int | None]  # 1 slight, 2 clear; none of a tie
