@@ -82,6 +82,7 @@ async function insist(url, options) {
 async function show(url) {
   const page = await (await insist(url, { headers: { Accept: "text/html" } })).text();
   const next = new DOMParser().parseFromString(page, "text/html");
+  if (next.querySelector("meta[http-equiv=refresh]")) return location.assign(url);
   document.title = next.title;
   document.documentElement.lang = next.documentElement.lang;
   document.body.replaceWith(document.adoptNode(next.body));
@@ -129,7 +130,7 @@ function judge(form) {
   form.elements.milliseconds.value = Math.round(active);
   const body = new URLSearchParams(new FormData(form)).toString();
   keep(localStorage, pending(), body);
-  keep(localStorage, sent(), body);
+  keep(sessionStorage, sent(), body);
   if (kept(localStorage, pending()) === body) deliver();
   else form.submit(); // nothing can be kept here: the browser's own way
 }
@@ -144,7 +145,7 @@ async function undo(form) {
     const error = answer.ok ? "" : (await answer.json()).error;
     await show("/");
     if (error) say(error, "wrong");
-    else refill(kept(localStorage, sent()));
+    else refill(kept(sessionStorage, sent()));
   } catch {
     say(document.body.dataset.notUndone, "wrong");
   } finally {
@@ -159,7 +160,7 @@ async function open(dialog) {
   if (text && !text.hasChildNodes()) {
     const page = await (await fetch("/guidelines")).text();
     const read = new DOMParser().parseFromString(page, "text/html");
-    text.replaceChildren(...read.querySelectorAll("article.guidelines > *"));
+    text.replaceChildren(...read.querySelector("article.guidelines").children);
   }
   dialog.showModal();
 }

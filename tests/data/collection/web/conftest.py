@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,12 +14,11 @@ from glm_jax.data.collection import people
 from glm_jax.data.collection.loading import load_gold, load_pairs
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
-from glm_jax.data.collection.tables import Judgement, Person, Table
+from glm_jax.data.collection.tables import Judgement, Table
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.records import Pair
 
 NOON = 1_700_000_000.0
-PASSWORD = "a long enough password"
 
 
 class Browser(TestClient):
@@ -45,10 +45,12 @@ class Collection:
         self.secrets: dict[str, str] = {}
         self.app: FastAPI = create_app(engine, config, clock=lambda: self.now, **settings)
 
-    def browser(self, secure: bool = False) -> Browser:
-        """Of nobody yet."""
+    def browser(self, secure: bool = False, like: Browser | None = None) -> Browser:
+        """Of nobody yet, or with the cookies of another."""
         scheme = "https" if secure else "http"
-        return Browser(self.app, f"{scheme}://localhost", raise_server_exceptions=False)
+        made = Browser(self.app, f"{scheme}://localhost", raise_server_exceptions=False)
+        made.cookies.update(like.cookies if like else {})
+        return made
 
     def link(self, name: str, role: str = "annotator") -> str:
         with writing(self.engine) as db:
@@ -57,14 +59,6 @@ class Collection:
     def annotator(self, name: str, role: str = "annotator") -> Browser:
         browser, link = self.browser(), self.link(name, role)
         assert browser.submit(link, link).status_code == 303
-        return browser
-
-    def administrator(self) -> Browser:
-        with writing(self.engine) as db:
-            people.invite(db, "lead", "administrator", self.now)
-            people.set_password(db, db.scalars(select(Person)).all()[-1], PASSWORD)
-        browser = self.browser()
-        browser.submit("/login", "/login", name="lead", password=PASSWORD)
         return browser
 
     def judgements(self) -> list[Judgement]:
@@ -96,12 +90,15 @@ def pair() -> Callable[..., Pair]:
     return _pair
 
 
-@pytest.fixture
-def collection(tmp_path) -> Callable[..., Collection]:
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory) -> Callable[..., Collection]:
     """Makes a collection of pairs; whatever else is given is the configuration's."""
 
-    def make(pairs: Any = None, *, known: Any = (), app: Any = None, **settings: Any) -> Collection:
-        engine = open_store(str(tmp_path / "preferences.db"))
+    def make(
+        pairs: Any = None, *, folder: Any = None, known: Any = (), app: Any = None, **settings: Any
+    ) -> Collection:
+        folder = folder or tmp_path_factory.mktemp("collection")
+        engine = open_store(str(folder / "preferences.db"))
         config = CollectionConfig(**{"repeats": 0.0, "overlap": 0.0} | settings)
         pairs = [_pair(i) for i in range(5)] if pairs is None else pairs
         with writing(engine) as db:
@@ -111,3 +108,9 @@ def collection(tmp_path) -> Callable[..., Collection]:
         return Collection(engine, config, **app or {})
 
     return make
+
+
+@pytest.fixture
+def collection(collections, tmp_path) -> Callable[..., Collection]:
+    """The same, made again by one test: it finds what was there."""
+    return partial(collections, folder=tmp_path)

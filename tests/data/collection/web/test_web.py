@@ -206,6 +206,19 @@ def test_a_session_ends(collection):
     assert 'action="/judge"' in other.get("/").text
 
 
+def test_a_password_signs_in(collection):
+    there = collection()
+    there.link("lead", "administrator")
+    with writing(there.engine) as db:
+        people.set_password(db, db.scalars(select(Person)).one(), "a long enough password")
+    browser = there.browser()
+    wrong = browser.submit("/login", "/login", name="lead", password="a long enough passwore")
+    assert wrong.status_code == 403 and "do not belong together" in wrong.text
+    right = browser.submit("/login", "/login", name="lead", password="a long enough password")
+    assert right.status_code == 303
+    assert browser.get("/", follow_redirects=False).headers["location"] == "/admin"
+
+
 def test_cookies_are_for_this_server_alone(collection):
     there = collection(app={"secure": True})
     browser, link = there.browser(secure=True), there.link("Anna")
