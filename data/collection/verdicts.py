@@ -28,7 +28,6 @@ class Verdict(NamedTuple):
     repeat: bool
     pair_id: int
     purpose: str
-    answer: str | None
     prompt_id: str
     messages: list[Any]
     category: str | None
@@ -60,7 +59,6 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             Assignment.repeat,
             Pair.id,
             Pair.purpose,
-            Pair.answer,
             Prompt.id,
             Prompt.messages,
             Prompt.category,

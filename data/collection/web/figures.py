@@ -47,6 +47,8 @@ def figures(
 
 def _days(found: Mapping[str, Any], t: Mapping[str, str]) -> Panel | None:
     days = found["throughput"]["days"]
+    if not found["throughput"]["all"]:
+        return None
     ago = [float(i - len(days) + 1) for i in range(len(days))]
     judged = [float(day["judgements"]) for day in days]
     series = Series(label=t["judgements"], colour="ppo", x=ago, y=judged)
