@@ -21,9 +21,19 @@ def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     The rows are never all in memory; the same rows give the same bytes.
     """
+    write_parts(path, map(line, rows))
+
+
+def line(row: Mapping[str, Any]) -> bytes:
+    """The row as a line of JSON."""
+    return (_JSON.encode(row) + "\n").encode()
+
+
+def write_parts(path: str | Path, parts: Iterable[bytes]) -> None:
+    """Write a file part by part, compressed if the name ends in `.gz` or `.zst`."""
     with unfinished(Path(path)) as part, opened(part, Path(path).suffix) as file:
-        for row in rows:
-            file.write((_JSON.encode(row) + "\n").encode())
+        for some in parts:
+            file.write(some)
 
 
 def writer(path: str | Path) -> Callable[[Path, Iterable[dict[str, Any]]], None]:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"glm_jax": "glm_jax", "train": "glm_jax/train", "data": "glm_jax/data"}
 FOLDERS["configs"] = "glm_jax/configs"
-SOURCES = (".py", ".yaml", ".css", ".j2")
+SOURCES = (".py", ".yaml", ".css", ".j2", ".js", ".md")
 
 # A name that every experiment uses, in a folder that holds what every experiment has.
 SCRIPT = """

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
+from glm_jax.train.collection import commands as collection_commands
 from glm_jax.train.platforms import without_absent_tpu
 from glm_jax.train.preference import commands as data_commands
 
@@ -160,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="look at preference pairs, filter and balance them")
     data_commands.add(partial(command, data.add_subparsers(metavar="COMMAND", required=True)))
+
+    collect = commands.add_parser("collect", help="have people compare answers, in their browsers")
+    collection_commands.add(
+        partial(command, collect.add_subparsers(metavar="COMMAND", required=True)), options
+    )
 
     plan = command(
         commands, "plan", _plan, "whether a run fits a TPU slice or GPUs, found out without them"

@@ -23,10 +23,13 @@ def pairs(row: Row) -> list[Pair]:
     for i, annotation in enumerate(entries(row, "annotations")):
         if annotation.get("was_cancelled"):
             continue
-        for j, result in enumerate(entries(annotation, "result", f"annotations.{i}.result")):
-            path = f"annotations.{i}.result.{j}"
-            if responses := _ranking(data, result, path):
-                judgements += [(ranked, _known(annotation)) for ranked in responses]
+        results = entries(annotation, "result", f"annotations.{i}.result")
+        found = []
+        for j, result in enumerate(results):
+            found += _ranking(data, result, f"annotations.{i}.result.{j}")
+        if not found:
+            found = _ties(data, results, f"annotations.{i}.result")
+        judgements += [(ranked, _known(annotation)) for ranked in found]
     said = {**data, **row}
     told = {
         name: said[name] for name in ("category", "language") if isinstance(said.get(name), str)
@@ -49,6 +52,17 @@ def _ranking(data: Row, result: Row, path: str) -> list[list[Response]]:
         ]
     if result.get("type") == "ranker" and isinstance(value, Mapping):
         return _buckets(data, value.get("ranker"), path)
+    return []
+
+
+def _ties(data: Row, results: list[Row], path: str) -> list[list[Response]]:
+    """A tie, which `Pairwise` has no name for: a choice of `Choices` beside it, and no side."""
+    for j, result in enumerate(results):
+        value = result.get("value")
+        choices = value.get("choices") if isinstance(value, Mapping) else None
+        if isinstance(choices, list) and len(choices) == 1 and choices[0] == "tie":
+            sides = _sides(data, result, f"{path}.{j}")
+            return [[Response(None, text(data, name, f"data.{name}"), 0) for name in sides]]
     return []
 
 

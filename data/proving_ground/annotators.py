@@ -17,6 +17,9 @@ from glm_jax.errors import InputError
 
 LIKING = (0.3, 1.7)  # of length, from the first annotator to the last, times the length bias
 CARELESS = 6.0  # times the noise
+LENGTH_BIAS = 0.05  # utility a token, on average
+NOISE = 0.15  # standard deviation of the difference that an annotator sees
+TIE = 0.1  # a difference below it is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,10 @@ class Annotator:
         task = Task.from_record(sample.task)
         found = findings(task, sample.text, ended=sample.finish == "stop")
         return weigh(found, self.weights) + self.per_token * len(sample.text.split())
+
+    def compare(self, first: Sample, second: Sample, rng: Random) -> float:
+        """How much better than the second the first seems to him, this time."""
+        return self.judge(first) - self.judge(second) + rng.gauss(0, self.noise)
 
 
 def annotators(n: int, length_bias: float, noise: float, seed: int) -> list[Annotator]:
@@ -55,9 +62,9 @@ def annotate(
     samples: Iterable[Sample],
     *,
     n_annotators: int = 8,
-    length_bias: float = 0.05,
-    noise: float = 0.15,
-    tie: float = 0.1,
+    length_bias: float = LENGTH_BIAS,
+    noise: float = NOISE,
+    tie: float = TIE,
     seed: int,
 ) -> list[Pair]:
     """Have all pairs of each prompt's samples compared, each by one annotator drawn at random.
@@ -85,7 +92,7 @@ def annotate(
 
 
 def _compare(first: Sample, second: Sample, annotator: Annotator, tie: float, rng: Random) -> Pair:
-    seen = annotator.judge(first) - annotator.judge(second) + rng.gauss(0, annotator.noise)
+    seen = annotator.compare(first, second, rng)
     chosen, rejected = (first, second) if seen >= 0 else (second, first)
     return Pair(
         id=f"{first.id}-{first.sample}-{second.sample}",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from glm_jax.data.plots import Panel, Series, intervals
 from glm_jax.train.reports.data_schema import DataReport, Described, Longer
-from glm_jax.train.reports.plots import Panel, Series, intervals
 
 WHEN = {"before": ("as it is", "score"), "after": ("after balancing", "ppo")}
 

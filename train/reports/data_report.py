@@ -18,6 +18,7 @@ from rich.text import Text
 
 from glm_jax.data.balance import balance, same_draws
 from glm_jax.data.length_model import cross_validated
+from glm_jax.data.numbers import bare, count, percent, signed, span
 from glm_jax.data.pair_sizes import PairSizes, measure, sample
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
@@ -28,7 +29,6 @@ from glm_jax.train.reports import html_page
 from glm_jax.train.reports.data_figures import figures
 from glm_jax.train.reports.data_schema import DataReport
 from glm_jax.train.reports.length_bias import described
-from glm_jax.train.reports.numbers import bare, count, percent, signed, span
 from glm_jax.train.statistics import accuracy
 
 SAMPLE = 50_000  # pairs that are measured; of a larger file, those with the smallest hashes

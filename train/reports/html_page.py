@@ -15,8 +15,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from glm_jax.errors import InputError
-from glm_jax.train.reports.numbers import (
+from glm_jax.data.numbers import (
     count,
     duration,
     number,
@@ -25,6 +24,7 @@ from glm_jax.train.reports.numbers import (
     signed,
     span,
 )
+from glm_jax.errors import InputError
 from glm_jax.train.reports.pipeline_schema import Block
 from glm_jax.train.run_folder import write_json
 

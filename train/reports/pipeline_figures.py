@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
+from glm_jax.data.plots import Panel, Series, curves, histograms, intervals
 from glm_jax.train.reports.pipeline_schema import PPO, Report, Reward, Rows
-from glm_jax.train.reports.plots import Panel, Series, curves, histograms, intervals
 
 MODELS = {"sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
 MODES = {"greedy": "greedy", "sampled": "temperature 1"}

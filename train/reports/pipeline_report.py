@@ -12,9 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from glm_jax.train.reports import data_report, html_page, reward_report, scored_pairs
-from glm_jax.train.reports.data_schema import DataReport
-from glm_jax.train.reports.numbers import (
+from glm_jax.data.numbers import (
     THIN,
     bare,
     duration,
@@ -24,6 +22,8 @@ from glm_jax.train.reports.numbers import (
     signed,
     span,
 )
+from glm_jax.train.reports import data_report, html_page, reward_report, scored_pairs
+from glm_jax.train.reports.data_schema import DataReport
 from glm_jax.train.reports.pipeline_figures import COMPARISONS, MODELS, MODES, figures, label_sets
 from glm_jax.train.reports.pipeline_schema import Outcome, Report
 from glm_jax.train.reports.reward_schema import RewardReport

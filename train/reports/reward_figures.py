@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from glm_jax.data.plots import Panel, Series, curves, histograms, intervals
 from glm_jax.train.reports.data_figures import shares
 from glm_jax.train.reports.pipeline_schema import Accuracy, Rows
-from glm_jax.train.reports.plots import Panel, Series, curves, histograms, intervals
 from glm_jax.train.reports.reward_schema import RewardReport
 
 SETS = {"as_they_are": ("as they are", "score"), "balanced": ("balanced", "ppo")}

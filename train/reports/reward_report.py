@@ -14,6 +14,7 @@ import yaml
 
 from glm_jax.data.balance import balance
 from glm_jax.data.length_model import cross_validated, fit
+from glm_jax.data.numbers import count, percent, span
 from glm_jax.data.pair_sizes import measure, sample
 from glm_jax.data.records import Pair, draw
 from glm_jax.text.tokenizer import Tokenizer
@@ -21,7 +22,6 @@ from glm_jax.train.heldout_pairs import kept
 from glm_jax.train.reports import html_page, scored_pairs
 from glm_jax.train.reports.data_report import SAMPLE
 from glm_jax.train.reports.length_bias import described
-from glm_jax.train.reports.numbers import count, percent, span
 from glm_jax.train.reports.pipeline_schema import Rows
 from glm_jax.train.reports.reward_figures import figures
 from glm_jax.train.reports.reward_numbers import calibration, judged, mistakes, scores

@@ -1,8 +1,9 @@
-"""How the report writes numbers: for a person, with units, an absent number as a dash."""
+"""How reports and pages write numbers: for a person, with units, an absent number as a dash."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 MINUS, THIN = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 
@@ -38,6 +39,11 @@ def duration(seconds: float | None) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
     return " ".join(f"{n}{THIN}{unit}" for n, unit in parts if n) or f"{seconds:.1f}{THIN}s"
+
+
+def moment(seconds: float | None) -> str:
+    """A time in seconds since 1970, in UTC."""
+    return "–" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 
 def count(value: int | None) -> str:

@@ -1,0 +1,152 @@
+"""Who judges which pair next, and for how long it is theirs.
+
+What a person has open comes first; `drawing` says what comes then. An assignment is a lease: when
+it is over and someone else asks for a pair, its pair goes back. It may come to the same person
+again, who has not judged it.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, aliased
+
+from glm_jax.data.collection.drawing import draw_next
+from glm_jax.data.collection.places import recount
+from glm_jax.data.collection.practice import practice_round
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import handing_out, locked
+from glm_jax.data.collection.tables import (
+    Assignment,
+    Change,
+    Judgement,
+    Pair,
+    Person,
+    Prompt,
+    Response,
+)
+from glm_jax.data.records import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """All that an annotator's page may know of a pair."""
+
+    assignment_id: str
+    attempt: int
+    "1, and one more after every undo: it goes into the form, so that an old form is recognised"
+    messages: list[Message]
+    left: str
+    right: str
+    category: str | None
+    language: str | None
+    practice: bool
+    done: int
+    "judged by this person: in practice of the practice round, then of everything"
+    total: int
+    "in practice exactly; then about as many as will come to this person"
+
+
+def next_assignment(
+    db: Session, person: Person, config: CollectionConfig, now: float
+) -> Shown | None:
+    """The pair that the person judges next; the same one until it is judged or its lease is over.
+
+    None if there is nothing for now; `person.state` says why: "paused", "failed" (the practice
+    round), or "active": all is judged or with others. Administrators judge nothing. Call it in
+    `writing`, with a person of that session.
+    """
+    handing_out(db)
+    person = locked(db, person)
+    if person.role == "administrator" or person.state in ("paused", "failed"):
+        return None
+    _return_expired(db, person, now)
+    assignment = db.scalars(
+        select(Assignment)
+        .where(Assignment.person_id == person.id, Assignment.fate == "open")
+        .order_by(Assignment.number)
+        .limit(1)
+    ).first() or draw_next(db, person, config, now)
+    if assignment is None:
+        return None
+    assignment.leased_until = now + 60 * config.lease_minutes
+    return _shown(db, person, assignment, config)
+
+
+def reassign(db: Session, person: Person, by: Person, now: float) -> int:
+    """Gives the labels that the person has open to others at once; how many."""
+    handing_out(db)
+    person = locked(db, person)
+    returned = _return(db, Assignment.person_id == person.id)
+    about = {"pairs": returned}
+    db.add(Change(kind="reassigned", person_id=person.id, by_id=by.id, about=about, created=now))
+    return returned
+
+
+def _return_expired(db: Session, person: Person, now: float) -> None:
+    """Takes back what others have not judged in time."""
+    _return(db, Assignment.leased_until < now, Assignment.person_id != person.id)
+
+
+def _return(db: Session, *which: ColumnElement[bool]) -> int:
+    returned = db.scalars(
+        select(Assignment)
+        .join(Pair)
+        .where(Assignment.fate == "open", ~Assignment.repeat, Pair.purpose == "label", *which)
+        .with_for_update(key_share=True, of=Assignment)
+        .execution_options(populate_existing=True)
+    ).all()
+    for assignment in returned:
+        assignment.fate = "returned"
+    recount(db, [assignment.pair_id for assignment in returned])
+    return len(returned)
+
+
+def _shown(db: Session, person: Person, assignment: Assignment, config: CollectionConfig) -> Shown:
+    first, second = aliased(Response), aliased(Response)
+    attempts = select(func.count()).where(Judgement.assignment_id == assignment.id)
+    row = db.execute(
+        select(
+            Prompt.messages,
+            Prompt.category,
+            Prompt.language,
+            (Pair.purpose == "practice").label("practice"),
+            (attempts.scalar_subquery() + 1).label("attempt"),
+            first.text.label("first"),
+            second.text.label("second"),
+        )
+        .select_from(Pair)
+        .join(Prompt, Prompt.id == Pair.prompt_id)
+        .join(first, first.id == Pair.first_id)
+        .join(second, second.id == Pair.second_id)
+        .where(Pair.id == assignment.pair_id)
+    ).one()
+    shown = row._asdict()
+    texts = shown.pop("first"), shown.pop("second")
+    left, right = reversed(texts) if assignment.swapped else texts
+    done, total = _progress(db, person, config)
+    return Shown(
+        assignment_id=assignment.id, left=left, right=right, done=done, total=total, **shown
+    )
+
+
+def _progress(db: Session, person: Person, config: CollectionConfig) -> tuple[int, int]:
+    """What the person has done, of about how much.
+
+    Gold and repeats count like labels: a bar that stood still would give them away.
+    """
+    if person.state == "practising":
+        practice = practice_round(db, person, config)
+        return practice.judged, practice.total
+    answered = select(func.count()).where(
+        Assignment.person_id == person.id, Assignment.fate == "answered"
+    )
+    people = select(func.count()).where(
+        Person.role != "administrator", Person.state.in_(("practising", "active"))
+    )
+    last = select(func.max(Pair.id))  # none is ever deleted: it is how many there are
+    done, people_now, pairs = db.execute(
+        select(answered.scalar_subquery(), people.scalar_subquery(), last.scalar_subquery())
+    ).one()
+    each = (1 + config.overlap * (config.annotators - 1)) / people_now
+    labels = pairs * min(each, 1.0)
+    return done, max(done + 1, round(labels * (1 + config.gold + config.repeats)))

@@ -1,0 +1,64 @@
+"""What each annotator did on each day, as a table for a spreadsheet."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from glm_jax.data.collection import judged
+from glm_jax.data.collection.judged import FIRST, TIE, VERDICTS
+from glm_jax.data.collection.statistics import HOUR, day
+
+COLUMNS = (
+    "day", "annotator", "judged", "labels", "ties", "cannot_judge", "unwilling", "repeats",
+    "gold", "gold_right", "median_seconds", "hours",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def daily(db: Session) -> Iterator[dict[str, Any]]:
+    """By day (UTC) and annotator; `judged` is everything that counts, `labels` what is exported
+    as such, and `hours` the visible, active time."""
+    found = judged.read(db)
+    days = [day(created).isoformat() for created in found.created_N.tolist()]
+    whose = list(zip(days, found.person_N.tolist(), strict=True))
+    rows: dict[tuple[str, int], list[int]] = {}
+    for row, key in enumerate(whose):
+        rows.setdefault(key, []).append(row)
+    for (at, person), numbers in sorted(rows.items()):
+        mine = found.take(np.array(numbers))
+        gold_N = (mine.right_N >= 0) & ~mine.repeat_N
+        once_N = ~mine.repeat_N
+        told = (
+            at,
+            mine.names[person],
+            len(mine),
+            int((once_N & (mine.verdict_N <= FIRST)).sum()),
+            int((once_N & (mine.verdict_N == TIE)).sum()),
+            int((once_N & (mine.verdict_N == VERDICTS.index("cannot_judge"))).sum()),
+            int((once_N & (mine.verdict_N == VERDICTS.index("unwilling"))).sum()),
+            int(mine.repeat_N.sum()),
+            int((gold_N & (mine.verdict_N <= FIRST)).sum()),
+            int((gold_N & (mine.verdict_N == mine.right_N)).sum()),
+            round(float(np.median(mine.seconds_N)), 1),
+            round(float(mine.seconds_N.sum()) / HOUR, 3),
+        )
+        yield dict(zip(COLUMNS, told, strict=True))
+
+
+def as_csv(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Lines of CSV below a head. A name that a spreadsheet would take for a formula is quoted."""
+    yield _line(COLUMNS)
+    for row in rows:
+        name = row["annotator"]
+        safe = f"'{name}" if name.startswith(_FORMULA) else name
+        yield _line([*(row | {"annotator": safe}).values()])
+
+
+def _line(values: Iterable[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode()

@@ -1,0 +1,170 @@
+"""Which pair a person sees next: gold, a repeat, or a label.
+
+The person's n-th pair (n = 1, 2, 3, ...) is, by one uniform number that is the hash of
+(seed, person, n):
+
+- in the practice round: the next practice pair, until there were `config.practice`;
+- below `gold`: the next gold pair that the person has not had;
+- in the next `repeats` of the range: a label that the person has judged, at least
+  `repeat_distance` pairs ago, with the sides swapped; which one is drawn from a second hash;
+- else a label: for a senior the first pair without a majority; then for everybody the first one
+  that came back from somebody; then the first new one in the order of `place`.
+
+Where a gold pair or a repeat is due and there is none, it is a label. A third hash draws the sides.
+So a server that starts again goes on as it would have gone on.
+"""
+
+import secrets
+from collections.abc import Iterator
+
+from sqlalchemy import case, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from glm_jax.data.collection.places import VOTES, undone
+from glm_jax.data.collection.practice import practice_round
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue
+from glm_jax.data.records import draw
+
+START = -1  # before every place
+
+
+def draw_next(
+    db: Session, person: Person, config: CollectionConfig, now: float
+) -> Assignment | None:
+    """The person's next pair by these rules, assigned; None if there is nothing for now."""
+    number = 1 + (
+        db.scalar(select(func.max(Assignment.number)).where(Assignment.person_id == person.id)) or 0
+    )
+    swapped = draw(config.seed, f"side:{person.id}:{number}") % 2 == 1
+    if person.state == "practising":
+        in_practice = practice_round(db, person, config)
+        if not in_practice.is_over():
+            return _first(db, person, "practice", number, swapped, now)
+        person.state = "active" if in_practice.is_passed(config.pass_mark) else "failed"
+        if person.state == "failed":
+            return None
+    chance = draw(config.seed, f"{person.id}:{number}") / 2**64
+    if config.gold <= chance < config.gold + config.repeats:
+        before = _to_repeat(db, person, config, number)
+        if before is not None:
+            swapped = not before.swapped
+            return _assigned(db, person, before.pair_id, number, swapped, now, repeat=True)
+    for queue in _queues(person, is_gold=chance < config.gold):
+        assignment = _first(db, person, queue, number, swapped, now)
+        if assignment is not None:
+            return assignment
+    return None
+
+
+def _queues(person: Person, *, is_gold: bool) -> Iterator[Queue]:
+    if is_gold:
+        yield "gold"
+    if person.role == "senior":
+        yield "senior"
+    yield "back"
+    yield "new"
+
+
+def _first(
+    db: Session, person: Person, queue: Queue, number: int, swapped: bool, now: float
+) -> Assignment | None:
+    """Assigns the first pair in a queue that the person has not had; None if there is none.
+
+    Of the long queues the part that the person has come through is not looked at again.
+    """
+    reached = {"new": person.reached, "gold": person.reached_gold}.get(queue, START)
+    had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
+    first = (
+        select(Pair.id, Pair.place, Assignment)
+        .outerjoin(Assignment, had)
+        .where(Pair.queue == queue, Pair.place > reached)
+        .where(Assignment.id.is_(None) | (Assignment.fate == "returned"))
+        .order_by(Pair.place)
+        .limit(1)
+    )
+    while (found := db.execute(first).first()) is not None:
+        pair_id, place, assignment = found
+        if queue in ("gold", "practice") or _took_place(db, pair_id, queue):
+            break
+    else:
+        return None
+    if queue == "new":
+        person.reached = place
+    if queue == "gold":
+        person.reached_gold = place
+    if assignment is None:
+        return _assigned(db, person, pair_id, number, swapped, now)
+    # It was given back, and is the same assignment again.
+    assignment.number, assignment.fate = number, "open"
+    return assignment
+
+
+def _took_place(db: Session, pair_id: int, queue: Queue) -> bool:
+    """Takes a place of a pair; not if the pair has left the queue since it was found there."""
+    taken = db.execute(
+        update(Pair)
+        .where(Pair.id == pair_id, Pair.queue == queue)
+        .values(missing=Pair.missing - 1, queue=case((Pair.missing > 1, queue)))
+        .execution_options(synchronize_session=False)
+    )
+    return taken.rowcount == 1
+
+
+def _to_repeat(
+    db: Session, person: Person, config: CollectionConfig, number: int
+) -> Assignment | None:
+    """A label that the person has judged, `repeat_distance` pairs ago or more, and only once."""
+    last = number - config.repeat_distance - 1
+    if last < 1:
+        return None
+    start = 1 + draw(config.seed, f"repeat:{person.id}:{number}") % last
+    again = aliased(Assignment)
+    judged = (
+        select(Assignment)
+        .join(Pair)
+        .join(Judgement)
+        .where(
+            Assignment.person_id == person.id,
+            Assignment.fate == "answered",
+            ~Assignment.repeat,
+            Pair.purpose == "label",
+            Judgement.verdict.in_(VOTES),
+            ~undone(),
+            ~exists().where(
+                again.pair_id == Assignment.pair_id, again.person_id == person.id, again.repeat
+            ),
+        )
+        .order_by(Assignment.number)
+        .limit(1)
+    )
+    for begin, end in ((start, last), (1, start - 1)):
+        found = db.scalars(judged.where(Assignment.number.between(begin, end))).first()
+        if found is not None:
+            return found
+    return None
+
+
+def _assigned(
+    db: Session,
+    person: Person,
+    pair_id: int,
+    number: int,
+    swapped: bool,
+    now: float,
+    *,
+    repeat: bool = False,
+) -> Assignment:
+    assignment = Assignment(
+        id=secrets.token_urlsafe(16),
+        pair_id=pair_id,
+        person_id=person.id,
+        number=number,
+        swapped=swapped,
+        repeat=repeat,
+        fate="open",
+        leased_until=now,
+        created=now,
+    )
+    db.add(assignment)
+    return assignment

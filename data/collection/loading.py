@@ -1,0 +1,217 @@
+"""Pairs, gold and guidelines into the database of a collection."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from glm_jax.data import records
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import can_be_kept, handing_out
+from glm_jax.data.collection.tables import Guidelines, Pair, Person, Prompt, Purpose, Response
+from glm_jax.data.records import draw, prompt_key
+from glm_jax.errors import InputError
+
+AT_ONCE = 500  # pairs or samples that are in memory
+
+Item: TypeAlias = records.Pair | records.Sample
+
+
+class Loaded(NamedTuple):
+    """What was new, and what was not."""
+
+    prompts: int = 0
+    responses: int = 0
+    pairs: int = 0
+    known: int = 0
+    "pairs that were there before"
+    same: int = 0
+    "pairs whose two texts are equal: nothing to compare"
+
+
+def load_pairs(
+    db: Session,
+    pairs: Iterable[Item],
+    config: CollectionConfig,
+    now: float,
+) -> Loaded:
+    """Pairs to label; which of their responses is better, as they say, is not kept.
+
+    A sample makes a pair with every response of its prompt that was loaded before it, so that all
+    pairs of a prompt's samples are there in the end. Responses of one prompt are the same if their
+    ids or their texts are. What was loaded once changes nothing: it can be loaded again, and more
+    can. `overlap` of the pairs, drawn by hash of (seed, ids), want `annotators`, the others one;
+    a second hash draws their order. Raises InputError for an id with two meanings and for texts
+    that the databases cannot hold; roll back then.
+    """
+    return _load(db, pairs, config, "label")
+
+
+def load_gold(
+    db: Session,
+    pairs: Iterable[records.Pair],
+    config: CollectionConfig,
+    now: float,
+    *,
+    purpose: Literal["gold", "practice"] = "gold",
+) -> Loaded:
+    """Pairs whose answer is known: to check attention, or for the practice round.
+
+    A pair keeps the purpose for which it was loaded first.
+    """
+    return _load(db, pairs, config, purpose)
+
+
+def publish(db: Session, guidelines: str, now: float) -> int:
+    """The version of these guidelines (Markdown), a new one if they differ from the last."""
+    handing_out(db)
+    last = db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).first()
+    if last is not None and last.text == guidelines:
+        return last.version
+    version = 1 + (last.version if last else 0)
+    db.add(Guidelines(version=version, text=guidelines, created=now))
+    return version
+
+
+def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose: Purpose) -> Loaded:
+    handing_out(db)
+    total, rest = Loaded(), iter(items)
+    while some := list(islice(rest, AT_ONCE)):
+        batch = _Batch(db, some, config, purpose)
+        for item in some:
+            batch.add(item)
+        total = Loaded(*map(sum, zip(total, batch.insert(), strict=True)))
+    if total.pairs:  # some of them before the places that people have come to
+        db.execute(update(Person).values(reached=-1, reached_gold=-1))
+    return total
+
+
+class _Batch:
+    """What is new of some pairs and samples, beside what the database has of their prompts."""
+
+    def __init__(
+        self, db: Session, items: list[Item], config: CollectionConfig, purpose: Purpose
+    ) -> None:
+        self.db, self.config, self.purpose = db, config, purpose
+        ids = {_prompt_id(item) for item in items}
+        prompts = select(Prompt.id, Prompt.messages).where(Prompt.id.in_(ids))
+        self.prompts = {name: prompt_key(messages) for name, messages in db.execute(prompts)}
+        self.responses: dict[str, dict[str, str]] = defaultdict(dict)  # of a prompt: text to id
+        self.owners: dict[str, str] = {}  # the prompts of responses
+        given = {name for item in items for name in _given(item) if name is not None}
+        responses = select(Response.id, Response.prompt_id, Response.text)
+        for name, prompt, text in db.execute(
+            responses.where(Response.prompt_id.in_(ids) | Response.id.in_(given))
+        ):
+            self.responses[prompt][text], self.owners[name] = name, prompt
+        pairs = select(Pair.first_id, Pair.second_id).where(Pair.prompt_id.in_(ids))
+        self.pairs = {(first, second) for first, second in db.execute(pairs)}
+        self.new: dict[type, list[dict[str, Any]]] = {Prompt: [], Response: [], Pair: []}
+        self.known: set[tuple[str, str]] = set()
+        self.same = 0
+
+    def add(self, item: Item) -> None:
+        prompt = self._prompt(item)
+        if isinstance(item, records.Sample):
+            others = list(self.responses[prompt].values())
+            added = self._response(prompt, item.text, None, item.id)
+            for other in others:
+                if other != added:
+                    self._pair(prompt, added, other, None)
+            return
+        chosen = self._response(prompt, item.chosen, item.chosen_id, item.id)
+        rejected = self._response(prompt, item.rejected, item.rejected_id, item.id)
+        if chosen == rejected:
+            self.same += 1
+        else:
+            self._pair(prompt, chosen, rejected, None if item.tie else chosen)
+
+    def insert(self) -> Loaded:
+        for table, rows in self.new.items():
+            if rows:
+                self.db.execute(insert(table), rows)
+        counts = [len(rows) for rows in self.new.values()]
+        return Loaded(*counts, known=len(self.known), same=self.same)
+
+    def _prompt(self, item: Item) -> str:
+        name, key = _prompt_id(item), prompt_key(item.prompt)
+        if name in self.prompts:
+            if self.prompts[name] != key:
+                raise InputError(f"{item.id!r}: the prompt {name!r} has other messages elsewhere")
+            return name
+        for message in item.prompt:
+            _check(message["content"], item.id)
+        self.prompts[name] = key
+        self.new[Prompt].append(
+            {
+                "id": name,
+                "messages": item.prompt,
+                "category": item.category,
+                "language": getattr(item, "language", None),  # samples have none
+                "task": item.task,
+            }
+        )
+        return name
+
+    def _response(self, prompt: str, text: str, given: str | None, where: str) -> str:
+        """The id of a response: as given, unless a response of another prompt is called so."""
+        known = self.responses[prompt]
+        if text in known:
+            return known[text]
+        _check(text, where)
+        name = given or _digest(f"{prompt}\n{text}")
+        if self.owners.get(name, prompt) != prompt:
+            name = f"{prompt}:{name}"
+        if name in self.owners:
+            raise InputError(f"{where!r}: the response {name!r} has another text elsewhere")
+        known[text], self.owners[name] = name, prompt
+        self.new[Response].append({"id": name, "prompt_id": prompt, "text": text})
+        return name
+
+    def _pair(self, prompt: str, one: str, other: str, better: str | None) -> None:
+        first, second = both = min(one, other), max(one, other)
+        if both in self.pairs:
+            self.known.add(both)
+            return
+        self.pairs.add(both)
+        is_label, config = self.purpose == "label", self.config
+        key = f"{first}\n{second}"
+        several = draw(config.seed, f"overlap:{key}") < config.overlap * 2**64
+        wanted = (config.annotators if several else 1) if is_label else 0
+        answer = "tie" if better is None else "first" if better == first else "second"
+        self.new[Pair].append(
+            {
+                "prompt_id": prompt,
+                "first_id": first,
+                "second_id": second,
+                "purpose": self.purpose,
+                "answer": None if is_label else answer,
+                "wanted": wanted,
+                "missing": wanted,
+                "queue": "new" if is_label else self.purpose,
+                "place": draw(config.seed, f"place:{key}") >> 1,  # fits a signed 64-bit column
+            }
+        )
+
+
+def _prompt_id(item: Item) -> str:
+    if isinstance(item, records.Sample):
+        return item.id
+    return item.prompt_id or _digest(prompt_key(item.prompt))
+
+
+def _given(item: Item) -> tuple[str | None, ...]:
+    return () if isinstance(item, records.Sample) else (item.chosen_id, item.rejected_id)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+
+def _check(text: str, where: str) -> None:
+    if not can_be_kept(text):
+        raise InputError(f"{where!r}: a text has a character that cannot be kept: zero, or a half")

@@ -1,0 +1,153 @@
+"""People: how they are invited, sign in, pause. Of secrets only hashes are kept."""
+
+import hashlib
+import secrets
+from functools import cache
+from typing import get_args
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from glm_jax.data.collection import Refused
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import locked
+from glm_jax.data.collection.tables import Change, Login, Person, Role
+from glm_jax.errors import InputError
+
+HOURS = CollectionConfig.session_hours
+LONGEST_NAME = 64  # characters
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1000
+
+
+def invite(db: Session, name: str, role: Role, now: float, by: Person | None = None) -> str:
+    """The secret of a new personal link, which is not kept; it works until the next invitation.
+
+    Who is known by this name already gets a new link, and is signed out everywhere. Raises
+    InputError for an empty or long name, or a role other than the person has.
+    """
+    name = name.strip()
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise InputError(f"a name has 1 to {LONGEST_NAME} characters in one line, got {name!r}")
+    if role not in get_args(Role):
+        raise InputError(f"unknown role {role!r}; there are {', '.join(get_args(Role))}")
+    person = db.scalars(select(Person).where(Person.name == name)).first()
+    if person is None:
+        person = Person(name=name, role=role, state="practising", created=now)
+        db.add(person)
+    if person.role != role:
+        raise InputError(f"{name!r} is known already, as {person.role}, not as {role}")
+    secret = secrets.token_urlsafe(32)
+    person.link = _hash(secret)
+    db.flush()
+    db.execute(delete(Login).where(Login.person_id == person.id))
+    _record(db, "invited", person, by, now, role=role)
+    return secret
+
+
+def enter(db: Session, secret: str, now: float, *, hours: float = HOURS) -> str:
+    """Signs in by a personal link: the secret for the cookie. Raises Refused for any other.
+
+    The link of an administrator works until there is a password.
+    """
+    person = db.scalars(select(Person).where(Person.link == _hash(secret))).first()
+    if person is None or (person.role == "administrator" and person.password is not None):
+        raise Refused("this link is not valid, or not any more: ask for a new one")
+    return _login(db, person, now, hours)
+
+
+def sign_in(db: Session, name: str, password: str, now: float, *, hours: float = HOURS) -> str:
+    """Signs in by password: the secret for the cookie. Raises Refused, in the same time."""
+    person = db.scalars(select(Person).where(Person.name == name.strip())).first()
+    kept = person.password if person is not None else None
+    try:
+        _hasher().verify(kept or _nobodys(), password[:LONGEST_PASSWORD])
+    except VerificationError:
+        kept = None
+    if person is None or kept is None:
+        raise Refused("name or password is wrong")
+    return _login(db, person, now, hours)
+
+
+def login_of(db: Session, secret: str, now: float) -> Login | None:
+    """The session of a cookie, with its `csrf`, unless it has expired."""
+    login = db.get(Login, _hash(secret))
+    return login if login is not None and login.expires > now else None
+
+
+def person_of(db: Session, secret: str, now: float) -> Person | None:
+    """Whose cookie this is, unless it has expired."""
+    login = login_of(db, secret, now)
+    return None if login is None else db.get(Person, login.person_id)
+
+
+def sign_out(db: Session, secret: str) -> None:
+    """Ends the session of a cookie, if there is one."""
+    db.execute(delete(Login).where(Login.id == _hash(secret)))
+
+
+def set_password(db: Session, person: Person, password: str) -> None:
+    """Raises InputError for one of fewer than 12 characters. All sessions of the person end."""
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise InputError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    locked(db, person).password = _hasher().hash(password)
+    db.execute(delete(Login).where(Login.person_id == person.id))
+
+
+def pause(db: Session, person: Person, by: Person | None, now: float) -> None:
+    """The person gets no more pairs and judges none until `resume`."""
+    person = locked(db, person)
+    if person.state != "paused":
+        _record(db, "paused", person, by, now, state=person.state)
+        person.state = "paused"
+
+
+def resume(db: Session, person: Person, by: Person | None, now: float) -> None:
+    """The person goes on where it was paused; who failed the practice round is let in."""
+    person = locked(db, person)
+    before = "active"
+    if person.state == "paused":
+        paused = select(Change).where(Change.person_id == person.id, Change.kind == "paused")
+        last = db.scalars(paused.order_by(Change.id.desc()).limit(1)).one()
+        before = last.about["state"]
+    if person.state in ("paused", "failed"):
+        person.state = before
+        _record(db, "resumed", person, by, now, state=before)
+
+
+def _login(db: Session, person: Person, now: float, hours: float) -> str:
+    db.execute(delete(Login).where(Login.expires <= now))
+    secret = secrets.token_urlsafe(32)
+    db.add(
+        Login(
+            id=_hash(secret),
+            person_id=person.id,
+            csrf=secrets.token_urlsafe(32),
+            created=now,
+            expires=now + 3600 * hours,
+        )
+    )
+    return secret
+
+
+def _record(
+    db: Session, kind: str, person: Person, by: Person | None, now: float, **about: str
+) -> None:
+    by_id = by.id if by is not None else None
+    db.add(Change(kind=kind, person_id=person.id, by_id=by_id, about=about, created=now))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    return PasswordHasher()
+
+
+@cache
+def _nobodys() -> str:
+    """What the password of a name that nobody has is compared with: that takes as long."""
+    return _hasher().hash(secrets.token_urlsafe(32))

@@ -1,0 +1,42 @@
+"""What is asked of annotators, and how pairs are shared out among them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from glm_jax.configuration import configuration
+
+Asked = Literal["no", "optional", "required"]
+Share = Annotated[float, Field(ge=0, le=1)]
+CRITERIA = ("helpfulness", "harmlessness", "fluency")
+
+
+@configuration
+class CollectionConfig:
+    title: str = "Preferences"
+    language: Literal["en", "zh"] = "en"
+    "of the pages, until an annotator chooses"
+    guidelines: str = ""
+    "a Markdown file; ours, with the meanings of arXiv 2404.00934, if not given"
+    criteria: Asked = "optional"
+    "whether helpfulness, harmlessness and fluency are judged one by one beside the whole"
+    annotators: PositiveInt = 3
+    "of a pair that several judge"
+    overlap: Share = 0.2
+    "of the pairs that several annotators judge, for their agreement"
+    gold: Share = 0.05
+    "of an annotator's pairs whose answer is known, as far as there are any"
+    repeats: Share = 0.02
+    "of an annotator's pairs that come again, with the sides swapped"
+    repeat_distance: PositiveInt = 20
+    "pairs at least between a pair and its repeat"
+    practice: Annotated[int, Field(ge=0)] = 10
+    "gold pairs that come first, as far as there are any"
+    pass_mark: Share = 0.7
+    "of the practice pairs judged rightly, from which on an annotator's labels count"
+    lease_minutes: PositiveFloat = 30.0
+    "after which a pair that nobody has judged goes to someone else"
+    session_hours: PositiveFloat = 12.0
+    "after which annotators and administrators sign in again"
+    seed: Annotated[int, Field(ge=0)] = 0
+    "of sides, of overlap, and of the order of pairs"

@@ -1,0 +1,126 @@
+"""The database of a collection, opened: SQLite by a path, PostgreSQL by a URL.
+
+Who writes takes locks in one order, so that no two wait for each other: on SQLite there is one
+writer at a time; on PostgreSQL the lock of `handing_out`, then a person (`locked`), then that
+person's assignment, then its pair.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.orm import Session
+
+from glm_jax.data.collection.tables import Person, Table
+from glm_jax.errors import InputError
+
+PRAGMAS = (
+    "busy_timeout = 30000",  # milliseconds that another process may write
+    "journal_mode = WAL",
+    "foreign_keys = ON",
+)
+HANDING_OUT = 0x676C6D  # the number of our advisory lock
+
+
+def open_store(url: str) -> Engine:
+    """The database at a path (SQLite) or URL, with its tables, which are made if need be.
+
+    Raises InputError if it cannot be opened, or a driver is missing.
+    """
+    try:
+        place = make_url(url) if "://" in url else URL.create("sqlite", database=url)
+        if place.drivername in ("postgres", "postgresql"):
+            place = place.set(drivername="postgresql+psycopg")
+        engine = _sqlite(place) if place.drivername == "sqlite" else create_engine(place)
+        with _begin(engine, "BEGIN IMMEDIATE") as db:
+            handing_out(db)
+            Table.metadata.create_all(db.connection())
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the database needs {error.name}: pip install 'glm-rlhf[collect]'"
+        ) from None
+    except exc.SQLAlchemyError as error:
+        shown = url if "://" not in url else url.partition("://")[0] + "://..."  # no passwords
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise InputError(
+            f"{shown}: cannot be opened as a database ({reason}); expected a path for SQLite, or "
+            "postgresql://user:password@host/name"
+        ) from None
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session to look things up."""
+    with _begin(engine, "BEGIN") as db:
+        yield db
+
+
+@contextmanager
+def writing(engine: Engine, *, flushed: bool = True) -> Iterator[Session]:
+    """One transaction: all of it is kept when the block ends, nothing of it if the block raises.
+
+    What is kept outlives a crash of the program; if `flushed`, of the machine, too. That takes
+    milliseconds of the disk's time, which `next_assignment` need not wait for: its loss in a power
+    failure would cost one page. What was read can still be looked at afterwards.
+    """
+    # Threads of one process queue here: SQLite lets those that wait sleep, up to 100 ms too long.
+    turn = engine.get_execution_options().get("writer", nullcontext())
+    with turn, _begin(engine, "BEGIN IMMEDIATE", flushed) as db:
+        if not flushed and db.get_bind().dialect.name == "postgresql":
+            db.execute(text("SET LOCAL synchronous_commit = off"))
+        yield db
+
+
+def handing_out(db: Session) -> None:
+    """Waits until nobody else hands pairs out or takes them back, and holds that until the end."""
+    if db.get_bind().dialect.name == "postgresql":
+        db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": HANDING_OUT})
+
+
+def locked(db: Session, person: Person) -> Person:
+    """The person as it is now, who does nothing else until the end of the transaction."""
+    return fresh(db, Person, person.id)
+
+
+def fresh(db: Session, table: type[Any], key: Any) -> Any:
+    """A row as it is now, or None, locked until the end of the transaction."""
+    # "No key": rows that refer to this one can be added meanwhile.
+    return db.get(table, key, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def can_be_kept(text: str) -> bool:
+    """Whether the databases can hold a text: no zero characters, no halves of characters."""
+    return re.search("[\0\ud800-\udfff]", text) is None
+
+
+@contextmanager
+def _begin(engine: Engine, begin: str, flushed: bool = True) -> Iterator[Session]:
+    bound = engine.execution_options(begin=begin, flushed=flushed)
+    with Session(bound, expire_on_commit=False) as db, db.begin():
+        yield db
+
+
+def _sqlite(place: URL) -> Engine:
+    engine = create_engine(
+        place, pool_size=16, max_overflow=64, execution_options={"writer": threading.Lock()}
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transactions by itself
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        synchronous = "FULL" if options.get("flushed", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.exec_driver_sql(options.get("begin", "BEGIN"))
+
+    return engine

@@ -1,0 +1,93 @@
+"""Every judgement that counts, with the texts that were judged: what all exports are made of."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session, aliased
+
+from glm_jax.data.collection.judging import counted
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Prompt, Response
+
+PREFERENCES = ("first", "second", "tie")
+BATCH = 1000  # rows that are in memory at a time
+
+
+class Verdict(NamedTuple):
+    id: int
+    verdict: str
+    strength: int | None
+    criteria: dict[str, Any]
+    flags: list[Any]
+    comment: str | None
+    milliseconds: int
+    guidelines: int | None
+    created: float
+    annotator: str
+    swapped: bool
+    repeat: bool
+    pair_id: int
+    purpose: str
+    prompt_id: str
+    messages: list[Any]
+    category: str | None
+    language: str | None
+    task: dict[str, Any] | None
+    first_id: str
+    first_text: str
+    second_id: str
+    second_text: str
+
+
+def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
+    """As they were made, or in another order; never all in memory."""
+    first, second = aliased(Response), aliased(Response)
+    found = db.execute(
+        counted(db)
+        .with_only_columns(
+            Judgement.id,
+            Judgement.verdict,
+            Judgement.strength,
+            Judgement.criteria,
+            Judgement.flags,
+            Judgement.comment,
+            Judgement.milliseconds,
+            Judgement.guidelines,
+            Judgement.created,
+            Person.name,
+            Assignment.swapped,
+            Assignment.repeat,
+            Pair.id,
+            Pair.purpose,
+            Prompt.id,
+            Prompt.messages,
+            Prompt.category,
+            Prompt.language,
+            Prompt.task,
+            first.id,
+            first.text,
+            second.id,
+            second.text,
+        )
+        .join(Person, Assignment.person_id == Person.id)
+        .join(Prompt, Pair.prompt_id == Prompt.id)
+        .join(first, Pair.first_id == first.id)
+        .join(second, Pair.second_id == second.id)
+        .order_by(*order, Judgement.id)
+        .execution_options(yield_per=BATCH)
+    )
+    return (Verdict(*row) for row in found)
+
+
+def by_pair(db: Session) -> Iterator[list[Verdict]]:
+    """The preferences on each pair, hidden repeats left out, in the order of the pairs' ids."""
+    for _, said in groupby(verdicts(db, Pair.id), key=lambda verdict: verdict.pair_id):
+        once = [one for one in said if one.verdict in PREFERENCES and not one.repeat]
+        if once:
+            yield once
+
+
+def by_prompt(db: Session) -> Iterator[list[Verdict]]:
+    """Everything that was said of the pairs of each prompt."""
+    for _, said in groupby(verdicts(db, Prompt.id), key=lambda verdict: verdict.prompt_id):
+        yield list(said)

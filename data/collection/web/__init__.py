@@ -1,0 +1,1 @@
+"""The pages of a collection: for annotators, and for whoever leads them."""

@@ -1,0 +1,123 @@
+"""The annotator's page, and what is sent from it."""
+
+from fastapi import APIRouter, HTTPException, Request
+from starlette.datastructures import FormData
+from starlette.responses import RedirectResponse, Response
+
+from glm_jax.data.collection import Refused, assignment, judging
+from glm_jax.data.collection.answers import LONGEST_COMMENT
+from glm_jax.data.collection.judging import Answer
+from glm_jax.data.collection.settings import CRITERIA
+from glm_jax.data.collection.store import reading, writing
+from glm_jax.data.collection.tables import Person
+from glm_jax.data.collection.web import guidelines, pages, security
+from glm_jax.data.collection.web.problems import done
+from glm_jax.data.collection.web.security import CheckedForm, SignedIn
+
+LOOK_AGAIN = 3  # seconds, while a model writes new pairs
+
+routes = APIRouter()
+
+
+@routes.get("/")
+def home(request: Request) -> Response:
+    """The next pair; the login page for strangers, the administrator's for administrators."""
+    if security.visitor(request) is None:
+        return pages.render(request, "login.html.j2", wrong=None)
+    who = security.signed_in(request)
+    if who.role == "administrator":
+        return RedirectResponse("/admin", 303)
+    state = request.app.state
+    with writing(state.engine) as db:
+        person = db.get_one(Person, who.id)
+        shown = assignment.next_assignment(db, person, state.config, state.clock())
+        now = person.state
+    if shown is None:
+        return _nothing_to_judge(request, now)
+    return pages.render(
+        request,
+        "annotate.html.j2",
+        shown=shown,
+        asked=state.config.criteria,
+        longest_comment=LONGEST_COMMENT,
+    )
+
+
+@routes.post("/judge")
+def judge(request: Request, who: SignedIn, form: CheckedForm) -> Response:
+    state = request.app.state
+    answer = answer_of(form)
+    with writing(state.engine) as db:
+        judging.judge(db, db.get_one(Person, who.id), answer, state.config, state.clock())
+    return done(request)
+
+
+@routes.post("/undo")
+def undo(request: Request, who: SignedIn, form: CheckedForm) -> Response:
+    state = request.app.state
+    with writing(state.engine) as db:
+        undone = judging.undo(db, db.get_one(Person, who.id), state.clock())
+    if undone is None:
+        raise HTTPException(409, "no_undo")
+    return done(request)
+
+
+@routes.get("/guidelines")
+def show_guidelines(request: Request, who: SignedIn) -> Response:
+    with reading(request.app.state.engine) as db:
+        newest = guidelines.newest(db)
+        version, text = newest.version, newest.text
+    return pages.render(
+        request,
+        "guidelines.html.j2",
+        version=version,
+        text=guidelines.in_language(text, pages.language(request)),
+        asked=request.app.state.config.criteria,
+    )
+
+
+def answer_of(form: FormData) -> Answer:
+    """What a form says; Refused when a field is not what our page would send.
+
+    The page's scale says side and strength in one, as in "left-2": one press, with no script.
+    """
+    side, _, strength = _text(form, "side").partition("-")
+    return Answer(
+        assignment_id=_text(form, "assignment"),
+        side=side,
+        strength=_number(strength or _text(form, "strength"), "strength"),
+        criteria={name: _text(form, name) for name in CRITERIA if _text(form, name)},
+        flags=tuple(map(str, form.getlist("flags"))),
+        comment=_text(form, "comment"),
+        milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
+        attempt=_number(_text(form, "attempt"), "attempt"),
+    )
+
+
+def _text(form: FormData, name: str) -> str:
+    values = form.getlist(name)
+    if len(values) > 1:
+        raise Refused(f"the field '{name}' is given {len(values)} times")
+    return str(values[0]).strip().replace("\r\n", "\n") if values else ""
+
+
+def _number(text: str, name: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise Refused(f"the field '{name}' is no whole number")
+    return int(text)
+
+
+def _nothing_to_judge(request: Request, state: str) -> Response:
+    if state in ("paused", "failed"):
+        return _says(request, state)
+    drawing = request.app.state.drawing
+    if drawing is not None and drawing.goes_on():
+        return _says(request, "waiting", again=LOOK_AGAIN)
+    return _says(request, "done", undo=True)
+
+
+def _says(request: Request, what: str, **values: object) -> Response:
+    text = pages.texts(pages.language(request))[what]
+    return pages.notice(request, text["heading"], text["text"], **values)

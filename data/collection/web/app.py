@@ -1,0 +1,65 @@
+"""The web application of a collection."""
+
+import time
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request
+from sqlalchemy import Engine
+from starlette.responses import PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import reading, writing
+from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
+from glm_jax.data.collection.web.drawing import Draw, Drawing
+from glm_jax.data.collection.web.envelope import Envelope
+from glm_jax.data.collection.web.latest import Latest
+from glm_jax.data.collection.web.problems import answer_for
+from glm_jax.data.collection.web.rates import Rates
+
+
+def create_app(
+    engine: Engine,
+    config: CollectionConfig,
+    *,
+    draw: Draw | None = None,
+    secure: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The application over an open store.
+
+    `draw` samples more pairs when annotators run out of them. `secure`: browsers reach the server
+    by TLS, and only so. `clock`: seconds since 1970. Raises InputError for guidelines that cannot
+    be read.
+    """
+    with writing(engine) as db:
+        guidelines.put(db, config, clock())
+    app = FastAPI(title=config.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.engine, app.state.config = engine, config
+    app.state.secure, app.state.clock = secure, clock
+    app.state.rates = Rates()
+    app.state.latest = Latest()
+    app.state.drawing = Drawing(draw, engine, config) if draw else None
+    app.include_router(annotate.routes)
+    app.include_router(entering.routes)
+    app.include_router(admin.router())
+    app.add_api_route("/health", _health)
+    app.mount("/static", _Static(directory=str(pages.FILES / "static")))
+    answer_for(app)
+    app.add_middleware(Envelope, secure=secure)
+    return app
+
+
+def _health(request: Request) -> Response:
+    """For whatever watches over the server: it runs, and its database answers."""
+    with reading(request.app.state.engine):
+        return PlainTextResponse("ok")
+
+
+class _Static(StaticFiles):
+    """Files whose address changes with their content, so that browsers may keep them."""
+
+    def file_response(self, *args: object, **values: object) -> Response:
+        response = super().file_response(*args, **values)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response

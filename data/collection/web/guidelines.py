@@ -1,0 +1,55 @@
+"""The guidelines that annotators read: every text that ever stood there has a version."""
+
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from glm_jax.data.collection.loading import publish
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.tables import Guidelines
+from glm_jax.data.collection.web.pages import FILES, LANGUAGES
+from glm_jax.errors import InputError
+
+
+def put(db: Session, config: CollectionConfig, now: float) -> int:
+    """Makes the configured text the newest version if it never was one; returns the newest.
+
+    A server that starts again must not take back what an administrator has published since.
+    Raises InputError when the file cannot be read.
+    """
+    text = _configured(config)
+    if db.scalars(select(Guidelines).where(Guidelines.text == text)).first():
+        return newest(db).version
+    return publish(db, text, now)
+
+
+def newest(db: Session) -> Guidelines:
+    """What is in force now."""
+    return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).one()
+
+
+def in_language(text: str, language: str) -> str:
+    """Ours in this language alone; a text of the collection's own as it is."""
+    return _ours(language) if text == _ours_whole() else text
+
+
+def _configured(config: CollectionConfig) -> str:
+    if not config.guidelines:
+        return _ours_whole()
+    try:
+        return Path(config.guidelines).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"guidelines: {config.guidelines}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"guidelines: {config.guidelines}: not UTF-8 at byte {error.start}"
+        ) from None
+
+
+def _ours_whole() -> str:
+    return "\n\n".join(_ours(language) for language in LANGUAGES)
+
+
+def _ours(language: str) -> str:
+    return (FILES / "guidelines" / f"{language}.md").read_text(encoding="utf-8").strip()

@@ -1,0 +1,131 @@
+"""A database of made-up pairs: `engine` and `fill`; `either` is SQLite, then PostgreSQL."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from glm_jax.data.collection import loading, people
+from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import open_store, writing
+from glm_jax.data.collection.tables import Person, Table
+from glm_jax.data.records import Pair, Sample
+
+NOW = 1_700_000_000.0
+Fill = Callable[..., dict[str, Person]]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    opened = open_store(str(tmp_path / "preferences.db"))
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def fill(engine: Engine) -> Fill:
+    """Fills `engine`, or another one that is given."""
+
+    def filled(config: CollectionConfig, into: Engine = engine, **numbers: object) -> dict:
+        return fill_store(into, config, **numbers)
+
+    return filled
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        url = str(tmp_path / "either.db")
+    else:
+        url = request.getfixturevalue("postgres")
+    opened = open_store(url)
+    Table.metadata.drop_all(opened)
+    Table.metadata.create_all(opened)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL of our own, which only a socket in a temporary folder leads to."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    control = shutil.which("pg_ctl") or (str(found[-1]) if found else None)
+    if control is None:
+        pytest.skip("no PostgreSQL on this machine (pg_ctl)")
+    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [control, "-D", str(folder / "data"), *command],
+            user=user, cwd=folder, stdout=subprocess.DEVNULL, timeout=120,
+        )  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"PostgreSQL does not start here: {' '.join(command)}")
+
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        run("initdb", "-o", "--auth=trust --username=postgres --encoding=UTF8 --no-sync")
+        run("start", "-w", "-l", str(folder / "log"), "-o", options)
+        yield f"postgresql://postgres@/postgres?host={folder}"
+        run("stop", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def fill_store(
+    engine: Engine,
+    config: CollectionConfig,
+    *,
+    prompts: int = 20,
+    responses: int = 2,
+    gold: int = 0,
+    practice: int = 0,
+    annotators: int = 2,
+    seniors: int = 0,
+) -> dict[str, Person]:
+    """All pairs of `responses` to each prompt, gold whose right answer begins with "Right", people.
+
+    People are called annotator-1, ..., senior-1, ..., admin; guidelines have version 1.
+    """
+    with writing(engine) as db:
+        loading.publish(db, "# Guidelines\n\nBe fair.", NOW)
+        loading.load_pairs(db, made_up_samples(prompts, responses), config, NOW)
+        loading.load_gold(db, made_up_gold("gold", gold), config, NOW)
+        loading.load_gold(db, made_up_gold("practice", practice), config, NOW, purpose="practice")
+        for i in range(annotators):
+            people.invite(db, f"annotator-{i + 1}", "annotator", NOW)
+        for i in range(seniors):
+            people.invite(db, f"senior-{i + 1}", "senior", NOW)
+        people.invite(db, "admin", "administrator", NOW)
+        return {person.name: person for person in db.scalars(select(Person))}
+
+
+def made_up_samples(prompts: int, responses: int) -> Iterator[Sample]:
+    for i in range(prompts):
+        for j in range(responses):
+            text = f"The answer is **{i + j}**.\n\n```python\nprint({i} + {j})\n```"
+            yield Sample(
+                id=f"prompt-{i}", sample=j, prompt=_asked(f"What is {i} plus something?"),
+                text=text, tokens=[], log_probs=[], finish="stop", category="arithmetic",
+                score=float(j),
+            )  # fmt: skip
+
+
+def made_up_gold(name: str, n: int) -> Iterator[Pair]:
+    for i in range(n):
+        yield Pair(
+            id=f"{name}-{i}", prompt_id=f"{name}-{i}", prompt=_asked(f"Is this {name}, {i}?"),
+            chosen=f"Right: {name} {i}", rejected=f"Wrong: {name} {i}",
+        )  # fmt: skip
+
+
+def _asked(text: str) -> list:
+    return [{"role": "user", "content": text}]

@@ -1,0 +1,218 @@
+"""People at the pages, in a real browser: by keyboard and mouse, on a desk and on a phone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glm_jax.data import records
+from glm_jax.data.collection import exporting, store
+from glm_jax.data.collection.visitor import plain
+
+ROOT = Path(__file__).parents[3]
+CHROMIUM = shutil.which("chromium")
+DESK = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {
+    "viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
+    "device_scale_factor": 2,
+}  # fmt: skip
+SCALE = ("left-2", "left-1", "tie", "right-1", "right-2")
+PAIRS = 20
+UNDONE, LOST = 7, 12  # which pair is undone, and before which the network goes
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the system has no Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def collect() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from benchmarks import collect
+
+        yield collect
+
+
+@pytest.fixture(scope="module")
+def server(collect, tmp_path_factory) -> Iterator[Any]:
+    here = tmp_path_factory.mktemp("served")
+    records.write(here / "samples.jsonl", collect.samples(100, 3, 0))
+    (here / "config.yaml").write_text("overlap: 0\nrepeats: 0\n")
+    settings = "--config", str(here / "config.yaml")
+    db = str(here / "preferences.db")
+    with collect.Server(db, str(here / "samples.jsonl"), *settings) as started:
+        started.db = db
+        yield started
+
+
+def entered(server: Any, context: Any, name: str) -> Any:
+    """A page of someone who came by a personal link and pressed the button."""
+    from glm_jax.data.collection import people
+
+    with store.writing(store.open_store(server.db)) as db:
+        secret = people.invite(db, name, "annotator", 0.0)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(f"{server.url}/enter/{secret}")
+    page.locator("main button").click()
+    page.wait_for_selector("#judge")
+    return page
+
+
+def shown(page: Any) -> tuple[str, str, str, str]:
+    texts = (page.locator(f".{name} > .text").inner_text() for name in ("last", "left", "right"))
+    return page.locator("#judge [name=assignment]").input_value(), *map(plain, texts)
+
+
+def next_after(page: Any, assignment: str) -> None:
+    """Waits for the page of another pair."""
+    page.wait_for_function(
+        "old => (document.querySelector('#judge [name=assignment]') || {value: old}).value !== old",
+        arg=assignment,
+    )
+
+
+def by_keyboard(page: Any, choice: int) -> None:
+    page.keyboard.press(str(choice + 1))
+    page.keyboard.press("Enter")
+
+
+def by_hand(page: Any, choice: int) -> None:
+    press = "tap" if page.evaluate("navigator.maxTouchPoints") else "click"
+    getattr(
+        page.locator("label", has=page.locator(f"[name=side][value='{SCALE[choice]}']")), press
+    )()
+    getattr(page.locator("#judge button.send"), press)()
+
+
+def undo(page: Any, give: Any) -> None:
+    if give is by_keyboard:
+        page.keyboard.press("b")
+    else:
+        page.locator("#undo button").click()
+
+
+@pytest.mark.parametrize("lose", ["network", "server"])
+@pytest.mark.parametrize(
+    ("screen", "give"), [(DESK, by_keyboard), (DESK, by_hand), (PHONE, by_hand)],
+    ids=["desk-keyboard", "desk-mouse", "phone"],
+)  # fmt: skip
+def test_twenty_pairs(server, browser, screen, give, lose, request):
+    """One of them undone, one given while nobody hears: exactly these are in the export."""
+    name = request.node.callspec.id
+    context = browser.new_context(**screen)
+    errors = []
+    page = entered(server, context, name)
+    page.on("pageerror", lambda error: errors.append(error))
+    given = {}
+    for i in range(PAIRS):
+        assignment, prompt, left, right = shown(page)
+        if i == LOST:
+            context.set_offline(True) if lose == "network" else server.kill()
+            give(page, i % 5)
+            page.wait_for_function("document.querySelector('#status.wrong')")
+            assert shown(page)[0] == assignment
+            context.set_offline(False) if lose == "network" else server.start()
+        elif i == UNDONE:
+            give(page, (i + 2) % 5)
+            next_after(page, assignment)
+            other = shown(page)[0]
+            undo(page, give)
+            next_after(page, other)
+            assert shown(page) == (assignment, prompt, left, right)
+            give(page, i % 5)
+        else:
+            give(page, i % 5)
+        next_after(page, assignment)
+        given[prompt, *sorted((left, right))] = (left, right, SCALE[i % 5])
+    assert len(given) == PAIRS and not errors
+    context.close()
+
+    with store.reading(store.open_store(server.db)) as db:
+        rows = [row for row in exporting.rows(db, "raw") if row["annotator"] == name]
+    exported = {}
+    for row in rows:
+        chosen, rejected = plain(row["chosen"]), plain(row["rejected"])
+        tie, side = row.get("tie", False), row["side"]
+        left, right = (chosen, rejected) if side == "left" else (rejected, chosen)
+        scale = "tie" if tie else f"{side}-{row['strength']}"
+        key = plain(row["prompt"][-1]["content"]), *sorted((chosen, rejected))
+        exported[key] = (left, right, scale)
+        assert row["milliseconds"] >= 0
+    assert len(rows) == PAIRS and exported == given
+
+
+def test_a_whole_form_by_keyboard(server, browser):
+    """Criteria, flags and a comment, and back out of the comment, without a mouse."""
+    page = entered(server, browser.new_context(**DESK), "typist")
+    assignment = shown(page)[0]
+    for key in ("q", "s", "c", "u", "m"):
+        page.keyboard.press(key)
+    page.keyboard.type("both say 1 and 2, b")
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    next_after(page, assignment)
+    page.context.close()
+    with store.reading(store.open_store(server.db)) as db:
+        (row,) = (row for row in exporting.rows(db, "raw") if row["annotator"] == "typist")
+    assert row["side"] == "left" and row["strength"] == 2
+    assert row["criteria"] == {
+        "helpfulness": "chosen", "harmlessness": "tie", "fluency": "rejected",
+    }  # fmt: skip
+    assert row["flags"] == ["unclear_intention"] and row["comment"] == "both say 1 and 2, b"
+
+
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_finding_of_axe(collect, server, browser, screen, scheme, request):
+    from axe_playwright_python.sync_playwright import Axe
+
+    def serious(page: Any) -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [
+            f"{page.url}: {each['id']}: {each['nodes'][0]['html']}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+
+    context = browser.new_context(color_scheme=scheme, **screen)
+    findings = []
+    page = entered(server, context, request.node.callspec.id)
+    findings += serious(page)
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    findings += serious(page)
+    page.goto(f"{server.url}/guidelines")
+    findings += serious(page)
+    page.goto(server.url)
+    page.locator("button[name=language]").click()
+    page.wait_for_selector("html[lang=zh]")
+    findings += serious(page)
+    context.clear_cookies()
+    page.goto(f"{server.url}/login")
+    findings += serious(page)
+    page.locator("#name").fill("administrator")
+    page.locator("#password").fill(collect.PASSWORD)
+    page.locator("main button.send").click()
+    page.wait_for_url("**/admin")
+    findings += serious(page)
+    context.close()
+    assert not findings
+
+
+def test_pages_fit_a_phone(server, browser):
+    page = entered(server, browser.new_context(**PHONE), "narrow")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.context.close()

@@ -1,0 +1,64 @@
+"""Links, passwords and sessions: who gets in, for how long, and what is kept of secrets."""
+
+import pytest
+from sqlalchemy import select
+
+from glm_jax.data.collection import Refused
+from glm_jax.data.collection.people import (
+    enter,
+    invite,
+    login_of,
+    person_of,
+    set_password,
+    sign_in,
+    sign_out,
+)
+from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.tables import Change, Login, Person
+from glm_jax.errors import InputError
+
+
+def test_a_link_works_until_the_next(engine):
+    with writing(engine) as db:
+        link = invite(db, " Ann ", "annotator", 0.0)
+        cookie = enter(db, link, 0.0, hours=1)
+        assert person_of(db, cookie, 3599.0).name == "Ann"
+        assert len(login_of(db, cookie, 0.0).csrf) >= 32
+        assert person_of(db, cookie, 3600.0) is None and person_of(db, link, 0.0) is None
+        again = invite(db, "Ann", "annotator", 10.0)
+        assert person_of(db, cookie, 10.0) is None
+        with pytest.raises(Refused, match="link"):
+            enter(db, link, 10.0)
+        cookie = enter(db, again, 10.0)
+        sign_out(db, cookie)
+        assert person_of(db, cookie, 10.0) is None
+        kept = str([vars(row) for table in (Person, Login, Change)
+                    for row in db.scalars(select(table))])  # fmt: skip
+        assert again not in kept and cookie not in kept
+
+
+def test_passwords(engine):
+    with writing(engine) as db:
+        link = invite(db, "lead", "administrator", 0.0)
+        lead = person_of(db, enter(db, link, 0.0), 0.0)
+        with pytest.raises(InputError, match="12"):
+            set_password(db, lead, "short")
+        set_password(db, lead, "correct horse battery")
+        assert "correct" not in lead.password and lead.password.startswith("$argon2id$")
+        assert person_of(db, sign_in(db, "lead", "correct horse battery", 0.0), 0.0).id == lead.id
+        for name, password in (("lead", "wrong"), ("nobody", "correct horse battery")):
+            with pytest.raises(Refused, match="name or password"):
+                sign_in(db, name, password, 0.0)
+        with pytest.raises(Refused, match="link"):
+            enter(db, link, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("", "annotator"), ("x" * 65, "annotator"), ("a\nb", "annotator"),
+                       ("x", "king"), ("Ann", "senior")],
+)  # fmt: skip
+def test_who_cannot_be_invited(engine, name, role):
+    with writing(engine) as db:
+        invite(db, "Ann", "annotator", 0.0)
+        with pytest.raises(InputError):
+            invite(db, name, role, 0.0)

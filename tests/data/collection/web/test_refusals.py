@@ -1,0 +1,103 @@
+"""Honest people with old forms, and impatient ones: what the pages tell them."""
+
+import pytest
+
+from glm_jax.data.collection import Refused, people
+from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.web.rates import RATES
+
+JSON = {"Accept": "application/json"}
+
+
+def test_the_script_is_told_in_json(collection):
+    anna = collection().annotator("Anna")
+    form = anna.form("/judge") | {"side": "both"}
+    assert "better" in anna.post("/judge", data=form, headers=JSON).json()["error"]
+    anna.cookies.clear()
+    answer = anna.post("/judge", data=form, headers=JSON)
+    assert (answer.status_code, answer.json()) == (401, {"error": "Please sign in."})
+
+
+def test_a_stale_form_after_undo(collection):
+    there = collection()
+    anna = there.annotator("Anna")
+    old = anna.form("/judge") | {"side": "left-2"}
+    anna.post("/judge", data=old)
+    anna.submit("/undo")
+    before = there.everything()
+    answer = anna.post("/judge", data=old | {"side": "right-1"})
+    assert answer.status_code == 409 and "old" in answer.text
+    assert there.everything() == before
+
+
+def test_a_form_of_a_session_that_is_over(collection):
+    there = collection()
+    anna = there.annotator("Anna")
+    old = anna.form("/judge") | {"side": "tie"}
+    anna.submit("/logout")
+    link = there.link("Anna")
+    anna.submit(link, link)
+    answer = anna.post("/judge", data=old)
+    assert answer.status_code == 403 and "out of date" in answer.text
+    assert not there.judgements()
+
+
+def test_a_lease_that_was_over(collection, pair):
+    """The pair went to Ben meanwhile."""
+    there = collection([pair(0)], lease_minutes=1.0)
+    anna, ben = there.annotator("Anna"), there.annotator("Ben")
+    form = anna.form("/judge") | {"side": "tie"}
+    assert "Nothing is left" in ben.get("/").text
+    there.now += 61
+    ben.submit("/judge", side="left-1")
+    answer = anna.post("/judge", data=form)
+    assert answer.status_code == 409 and "someone else" in answer.text
+    assert len(there.judgements()) == 1
+
+
+@pytest.mark.parametrize(("kind", "path"), [("password", "/login"), ("entering", "/enter/guess")])
+def test_guessing_is_slowed_down(collection, kind, path, monkeypatch):
+    def refuse(*_, **__):
+        raise Refused("quickly")
+
+    monkeypatch.setattr(people, "sign_in", refuse)
+    there = collection()
+    browser = there.browser()
+    form = browser.form(path, path) | {"name": "lead", "password": "guess"}
+    allowed = int(RATES[kind].partition("/")[0])
+    told = [browser.post(path, data=form).status_code for _ in range(allowed + 3)]
+    assert told == [403] * allowed + [429] * 3
+    answer = browser.post(path, data=form, headers=JSON)
+    assert answer.headers["retry-after"] and "wait" in answer.json()["error"]
+
+
+def test_one_person_cannot_occupy_the_server(collection, monkeypatch):
+    monkeypatch.setitem(RATES, "asking", "20/minute")
+    there = collection()
+    anna, ben = there.annotator("Anna"), there.annotator("Ben")
+    told = [anna.get("/guidelines").status_code for _ in range(30)]
+    assert told == [200] * 20 + [429] * 10
+    assert ben.get("/guidelines").status_code == 200
+
+
+def test_an_annotator_sees_no_trace_of_others(collection):
+    there = collection()
+    anna, ben = there.annotator("Anna"), there.annotator("Ben")
+    for _ in range(2):
+        ben.submit("/judge", side="left-2", comment="unmistakable")
+    for path in ("/", "/guidelines", "/login"):
+        shown = anna.get(path).text
+        assert "Ben" not in shown and "unmistakable" not in shown
+
+
+def test_a_mistake_of_the_server_tells_nothing(collection, monkeypatch):
+    there = collection()
+    anna = there.annotator("Anna")
+    form = anna.form("/judge") | {"side": "tie"}
+    monkeypatch.setattr("glm_jax.data.collection.judging.judge", lambda *_: 1 / 0)
+    answer = anna.post("/judge", data=form)
+    assert answer.status_code == 500 and "division" not in answer.text
+    assert "written to its log" in answer.text
+    assert not there.judgements()
+    with writing(there.engine):
+        pass  # and holds no lock

@@ -1,0 +1,316 @@
+"""The pages of a collection as a browser without script sees them."""
+
+import ast
+import re
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from glm_jax.data import collection as package
+from glm_jax.data.collection import people, tables
+from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.tables import Guidelines, Person
+from glm_jax.data.collection.web import pages
+from glm_jax.data.collection.web.envelope import HEADERS
+from glm_jax.data.collection.web.markdown import render
+from glm_jax.data.records import Sample
+from glm_jax.errors import InputError
+
+JSON = {"Accept": "application/json"}
+
+
+def text(html, side):
+    return re.search(rf'data-text="{side}">(.*?)</div>', html, re.DOTALL)[1]
+
+
+def test_from_the_personal_link_to_a_judgement(collection):
+    there = collection()
+    browser, link = there.browser(), there.link("Anna")
+    assert "Sign in" in browser.get("/").text
+    assert browser.get(link).text == browser.get(link).text, "looking uses nothing up"
+    browser.submit(link, link)
+    shown = browser.get("/").text
+    done = browser.submit(
+        "/judge", side="right-1", helpfulness="left", fluency="tie", comment="  it is\r\nshort ",
+        flags=["unanswerable", "unclear_intention"], milliseconds=1234,
+    )  # fmt: skip
+    assert done.status_code == 303 and done.headers["location"] == "/"
+    (judgement,) = there.judgements()
+    right = text(shown, "right")
+    with writing(there.engine) as db:
+        of = db.get_one(tables.Pair, db.get_one(tables.Assignment, judgement.assignment_id).pair_id)
+        first = db.get_one(tables.Response, of.first_id).text
+    assert judgement.verdict == ("first" if first in right else "second")
+    assert judgement.criteria["helpfulness"] != judgement.verdict
+    assert judgement.criteria["fluency"] == "tie" and "harmlessness" not in judgement.criteria
+    assert judgement.strength == 1 and judgement.comment == "it is\nshort"
+    assert set(judgement.flags) == {"unanswerable", "unclear_intention"}
+    assert judgement.milliseconds == 1234 and judgement.guidelines == 1
+    assert browser.get("/").text.count("<progress") == 1
+    assert 'value="1"></progress>' in browser.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict", "strength"),
+    [
+        ({"side": "tie"}, {"tie"}, None),
+        ({"side": "cannot_judge"}, {"cannot_judge"}, None),
+        ({"side": "unwilling"}, {"unwilling"}, None),
+        ({"side": "left", "strength": 2}, {"first", "second"}, 2),
+    ],
+)
+def test_every_choice_is_kept_apart(collection, fields, verdict, strength):
+    there = collection()
+    assert there.annotator("Anna").submit("/judge", **fields).status_code == 303
+    (judgement,) = there.judgements()
+    assert judgement.verdict in verdict and judgement.strength == strength
+
+
+def test_the_script_may_send_an_answer_twice(collection):
+    there = collection()
+    browser = there.annotator("Anna")
+    form = browser.form("/judge") | {"side": "left-2"}
+    for _ in range(2):
+        answer = browser.post("/judge", data=form, headers=JSON)
+        assert (answer.status_code, answer.json()) == (200, {"ok": True})
+    other = browser.post("/judge", data=form | {"side": "tie"}, headers=JSON)
+    assert other.status_code == 409 and "already" in other.json()["error"]
+    assert len(there.judgements()) == 1
+
+
+def test_undo_shows_the_pair_again(collection):
+    browser = collection().annotator("Anna")
+    before = browser.form("/judge")
+    browser.submit("/judge", side="tie")
+    assert browser.form("/judge")["assignment"] != before["assignment"]
+    assert browser.submit("/undo").status_code == 303
+    again = browser.form("/judge")
+    assert again["assignment"] == before["assignment"] and again["attempt"] == "2"
+
+
+@pytest.mark.parametrize("asked", ["no", "optional", "required"])
+def test_criteria_are_asked_as_configured(collection, asked):
+    there = collection(criteria=asked)
+    browser = there.annotator("Anna")
+    assert ('name="harmlessness"' in browser.get("/").text) == (asked != "no")
+    answer = browser.submit("/judge", side="left-1")
+    assert answer.status_code == (409 if asked == "required" else 303)
+    assert len(there.judgements()) == (asked != "required")
+
+
+def test_nothing_tells_who_wrote_an_answer(collection):
+    said = [{"role": "user", "content": "Hi"}]
+    samples = [
+        Sample(id="secret-model", sample=i, prompt=said, text=f"Answer {i}", tokens=[],
+               log_probs=[], finish="stop", score=0.123456 + i)
+        for i in range(2)
+    ]  # fmt: skip
+    shown = collection(samples).annotator("Anna").get("/").text
+    assert "Answer 0" in shown and "Answer 1" in shown
+    assert "secret-model" not in shown and "123456" not in shown
+
+
+def test_what_stands_in_texts_does_nothing(collection, pair):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3)) ![y](//z)"
+    said = [{"role": "system", "content": evil}, {"role": "user", "content": evil}]
+    there = collection([pair(0, prompt=said, chosen=evil, rejected=evil + ".")], title=evil)
+    shown = there.annotator(evil[:60]).get("/").text
+    assert "<script>" not in shown and "<img" not in shown and 'href="java' not in shown
+    assert shown.count("&lt;script&gt;alert(1)") >= 6, "each text is shown as it was written"
+
+
+@pytest.mark.parametrize(
+    ("markdown", "html"),
+    [
+        ("# One", "<h3>One</h3>"),
+        ("a\nb", "a<br>\nb"),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("```html\n<i>\n```", "<pre><code>&lt;i&gt;\n</code></pre>"),
+        ('<a href="x" onclick="y">', "&lt;a href="),
+        ("[x](data:text/html,y)", "[x](data:text/html,y)"),
+        ("[x](http://a.b)", 'rel="noopener noreferrer nofollow"'),
+        ("&lt;script&gt;", "&lt;script&gt;"),
+        ("|a|\n|-|\n|b|", "<td>b</td>"),
+    ],
+)
+def test_markdown(markdown, html):
+    assert html in render(markdown)
+
+
+@pytest.mark.parametrize("part", ["> ", "[", "*a ", "- ", "`", "![a](", "|a", "<", "a\n"])
+def test_endless_text_is_no_burden(part):
+    began = time.process_time()
+    for length in (20_000, 200_000):
+        render(part * (length // len(part)))
+    assert time.process_time() - began < 2
+    assert render("<" * 30_000) == f"<pre>{'&lt;' * 30_000}</pre>"
+
+
+def test_the_language_stays(collection):
+    there = collection(language="zh")
+    browser = there.browser()
+    assert '<html lang="zh">' in browser.get("/login").text
+    browser.submit("/language", "/login", language="en")
+    assert '<html lang="en">' in browser.get("/login").text
+    link = there.link("Anna")
+    browser.submit(link, link)
+    browser.submit("/language", language="zh")
+    browser.submit("/logout")
+    there.now += 1
+    link = there.link("Anna")
+    browser.submit(link, link)
+    assert '<html lang="zh">' in browser.get("/").text
+    assert "有用性" in browser.get("/guidelines").text
+
+
+def shape(texts):
+    if isinstance(texts, dict):
+        return {key: shape(value) for key, value in texts.items()}
+    if isinstance(texts, list):
+        return len(texts)
+    return sorted(re.findall(r"\{\w+\}", texts))
+
+
+def test_both_languages_say_the_same_things():
+    english, chinese = ({**pages.texts(code), "refused": {}} for code in pages.LANGUAGES)
+    assert shape(english) == shape(chinese)
+
+
+def test_refusals_are_known_in_chinese():
+    known = pages.texts("zh")["refused"]
+    said = {
+        node.args[0].value
+        for file in Path(package.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "Refused"
+        and isinstance(node.args[0], ast.Constant)
+        and file.stem != "people"  # whose refusals the pages say in their own words
+    }
+    assert said == set(known)
+
+
+def test_a_session_ends(collection):
+    there = collection(session_hours=1.0)
+    browser = there.annotator("Anna")
+    assert 'action="/judge"' in browser.get("/").text
+    there.now += 3601
+    assert "Sign in" in browser.get("/").text
+    browser, other = there.annotator("Ben"), there.annotator("Cleo")
+    kept = dict(browser.cookies)
+    browser.submit("/logout")
+    browser.cookies.update(kept)
+    assert "Sign in" in browser.get("/").text, "the server has forgotten it, too"
+    assert 'action="/judge"' in other.get("/").text
+
+
+def test_a_password_signs_in(collection):
+    there = collection()
+    there.link("lead", "administrator")
+    with writing(there.engine) as db:
+        people.set_password(db, db.scalars(select(Person)).one(), "a long enough password")
+    browser = there.browser()
+    wrong = browser.submit("/login", "/login", name="lead", password="a long enough passwore")
+    assert wrong.status_code == 403 and "do not belong together" in wrong.text
+    right = browser.submit("/login", "/login", name="lead", password="a long enough password")
+    assert right.status_code == 303
+    assert browser.get("/", follow_redirects=False).headers["location"] == "/admin"
+
+
+def test_cookies_are_for_this_server_alone(collection):
+    there = collection(app={"secure": True})
+    browser, link = there.browser(secure=True), there.link("Anna")
+    answer = browser.submit(link, link)
+    cookie = next(c for c in answer.headers.get_list("set-cookie") if "session=" in c)
+    assert cookie.startswith("__Host-session=")
+    for flag in ("HttpOnly", "Secure", "Path=/", "SameSite=lax"):
+        assert flag in cookie
+    assert "max-age" in answer.headers["strict-transport-security"]
+    assert 'action="/judge"' in browser.get("/").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/login", "/nowhere", "/static/page.css", "/health", "/guidelines"]
+)
+def test_every_answer_carries_the_headers(collection, path):
+    answer = collection().browser().get(path)
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    assert "inline" not in answer.headers["content-security-policy"]
+    assert "no-store" in answer.headers["cache-control"] or path.startswith("/static")
+
+
+def test_pages_hold_no_script_of_their_own(collection):
+    there = collection()
+    for html in (there.annotator("Anna").get("/").text, there.browser().get("/login").text):
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", html)
+
+
+def test_practice_is_told_and_may_fail(collection, pair):
+    there = collection(known=[pair(9)], pass_mark=1.0)
+    browser = there.annotator("Anna")
+    shown = browser.get("/").text
+    assert 'class="practice"' in shown
+    worse = "left" if "Bad" in text(shown, "left") else "right"
+    browser.submit("/judge", side=f"{worse}-2")
+    told = browser.get("/").text
+    assert "was not passed" in told and 'action="/judge"' not in told
+
+
+def test_a_paused_person_is_told(collection):
+    there = collection()
+    browser = there.annotator("Anna")
+    form = browser.form("/judge") | {"side": "tie"}
+    with writing(there.engine) as db:
+        people.pause(db, db.scalars(select(Person)).one(), None, there.now)
+    assert "paused" in browser.get("/").text
+    assert browser.post("/judge", data=form).status_code == 409
+    assert not there.judgements()
+
+
+def test_whoever_is_done_may_still_undo(collection, pair):
+    browser = collection([pair(0)]).annotator("Anna")
+    browser.submit("/judge", side="tie")
+    assert "Nothing is left" in browser.get("/").text
+    browser.submit("/undo")
+    assert browser.form("/judge")["attempt"] == "2"
+
+
+def test_a_model_writes_more_pairs(collection, pair):
+    more = [[pair(7)], []]
+    there = collection([], app={"draw": lambda: more.pop(0)})
+    browser = there.annotator("Anna")
+    assert 'http-equiv="refresh"' in browser.get("/").text
+    for _ in range(200):
+        if 'action="/judge"' in browser.get("/").text:
+            break
+        time.sleep(0.02)
+    assert "Question 7" in browser.get("/").text
+    browser.submit("/judge", side="tie")
+    for _ in range(200):
+        if "Nothing is left" in browser.get("/").text:
+            break
+        time.sleep(0.02)
+    assert not more and "Nothing is left" in browser.get("/").text
+
+
+def test_guidelines_have_versions(collection, tmp_path):
+    file = tmp_path / "guidelines.md"
+    file.write_text("Be *fair*.", encoding="utf-8")
+    for expected in (1, 1):
+        there = collection(guidelines=str(file))
+        shown = there.annotator("Anna").get("/guidelines").text
+        assert "<em>fair</em>" in shown and f"Version {expected}" in shown
+    file.write_text("Be kind.", encoding="utf-8")
+    there = collection(guidelines=str(file))
+    there.annotator("Anna").submit("/judge", side="tie")
+    assert there.judgements()[-1].guidelines == 2
+    with writing(there.engine) as db:
+        assert len(db.scalars(select(Guidelines)).all()) == 2
+    with pytest.raises(InputError, match=r"nothing\.md: No such file"):
+        collection(guidelines=str(tmp_path / "nothing.md"))
+
+
+def test_health_needs_no_session(collection):
+    assert collection().browser().get("/health").text == "ok"

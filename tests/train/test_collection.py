@@ -1,0 +1,156 @@
+"""The commands `glm-rlhf collect ...`: the whole way from sampled answers to a reward model."""
+
+import io
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from glm_jax.checkpoint.pretrained import save_pretrained
+from glm_jax.config import GLMConfig
+from glm_jax.data import records
+from glm_jax.data.collection import store
+from glm_jax.data.collection.simulate import simulate
+from glm_jax.data.collection.tables import Pair
+from glm_jax.data.proving_ground import world
+from glm_jax.data.proving_ground.task import Task
+from glm_jax.data.proving_ground.utility import utility
+from glm_jax.model import GLM
+from glm_jax.text.tokenizer import Tokenizer
+from glm_jax.train import cli
+from glm_jax.train.run_folder import read_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def collect(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import collect
+
+    return collect
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A model of the proving ground's words that has learned nothing yet."""
+    folder, tokenizer = tmp_path_factory.mktemp("model"), Tokenizer.word_level(world.vocabulary())
+    config = GLMConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+    )  # fmt: skip
+    save_pretrained(GLM(config, nnx.Rngs(0)), folder, tokenizer)
+    return str(folder)
+
+
+def run(*command: object) -> None:
+    assert cli.main([str(part) for part in command]) == 0
+
+
+def test_from_samples_to_a_reward_model(collect, model, tmp_path, capsys):
+    db, shown = str(tmp_path / "preferences.db"), tmp_path / "samples.jsonl"
+    records.write(shown, collect.samples(80, 3, 0))
+    with collect.Server(db, str(shown)) as server:
+        capsys.readouterr()
+        run("collect", "invite", "--db", db, "--url", server.url, *"abcdef")
+        links = tmp_path / "links.txt"
+        links.write_text(capsys.readouterr().out)
+        run("collect", "simulate", shown, "--links", links, "--length-bias", "0")
+    run("collect", "statistics", "--db", db, "--json")
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["progress"]["missing"] == 0
+    assert figures["agreement"]["alpha"]["value"] > 0.3
+
+    labels, kept = tmp_path / "labels.jsonl", tmp_path / "kept.jsonl"
+    run("collect", "export", "--db", db, "--output", labels, "--kind", "raw")
+    run("data", "filter", labels, "--output", kept)
+    pairs = records.read(kept, records.Pair)
+    right = Counter(
+        utility(task, pair.chosen, True) > utility(task, pair.rejected, True)
+        for pair in pairs
+        if (task := Task.from_record(pair.task))
+    )
+    assert right[True] / right.total() > 0.8
+    run_folder = tmp_path / "reward"
+    (tmp_path / "reward.yaml").write_text(
+        f"run: {run_folder}\nmodel: {model}\npairs: {kept}\nheldout: 0.2\nmax_length: 64\n"
+        "batch_size: 16\nepochs: 6\nwidths: 1\noptimizer: {learning_rate: 1.0e-2}\n"
+    )
+    run("reward", tmp_path / "reward.yaml")
+    assert (run_folder / "model" / "config.json").is_file()
+    losses = [row["loss"] for row in read_rows(run_folder / "metrics.jsonl")]
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_answers_are_sampled_while_people_wait(collect, model, tmp_path):
+    """Every prompt gets its answers once, also when the server is started again in between."""
+    db, prompts = str(tmp_path / "preferences.db"), tmp_path / "prompts.jsonl"
+    asked = world.prompts("pairs", 12, 0)
+    records.write(prompts, asked)
+    arguments = "--model", model, "--prompts", str(prompts), "--n", "2", "--max-new-tokens", "8"
+    known = [
+        records.Sample(
+            id=p.id, sample=0, prompt=p.prompt, text="", tokens=[], log_probs=[], finish="stop",
+            task=p.task,
+        )
+        for p in asked
+    ]  # fmt: skip
+    done = 0
+    for _ in range(2):
+        with collect.Server(db, *arguments) as server:
+            (link,) = collect.invited(db, server.url, 1)
+            done += len(simulate(known, [link], pairs=5))
+    with collect.Server(db, *arguments) as server:
+        (link,) = collect.invited(db, server.url, 1)
+        done += len(simulate(known, [link]))
+    with store.reading(store.open_store(db)) as session:
+        by_prompt = Counter(session.query(Pair.prompt_id).all())
+    # a model that draws the same twice leaves nothing to compare
+    assert len(by_prompt) > 8 and set(by_prompt.values()) == {1}
+    assert done >= len(by_prompt)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["serve"], "--db"),
+        (["serve", "nowhere.jsonl", "--db", "new.db"], "nowhere.jsonl: no such file"),
+        (["serve", "wrong.jsonl", "--db", "new.db"], "wrong.jsonl:1: "),
+        (["serve", "--db", "new.db", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["serve", "--db", "new.db", "--model", "nowhere"], "--prompts"),
+        (["serve", "--db", "new.db", "--password-file", "nowhere"], "nowhere"),
+        (["serve", "--db", "postgresql://nobody@127.0.0.1:1/none"], "127.0.0.1"),
+        (["invite", "--db", "nowhere.db", "anna"], "nowhere.db: no such database"),
+        (["export", "--db", "nowhere.db", "--output", "x.jsonl"], "nowhere.db: no such database"),
+        (["statistics", "--db", "nowhere.db"], "nowhere.db: no such database"),
+        (["simulate", "wrong.jsonl", "--links", "nowhere.txt"], "nowhere.txt"),
+        (["simulate", "wrong.jsonl", "--links", "empty.txt"], "empty.txt: no personal links"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLM_RLHF_PASSWORD", "a password for the tests")
+    Path("wrong.jsonl").write_text('{"prompt": 1}\n')
+    Path("empty.txt").write_text("\n")
+    try:
+        status = cli.main(["collect", *command])
+    except SystemExit as error:
+        status = error.code
+    told = capsys.readouterr().err.strip().splitlines()
+    assert status == 2 and len(told) == 1 and message in told[0]
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert cli.main(["collect", "statistics", "--db", "nowhere.db"]) == 2
+    assert "pip install 'glm-rlhf[collect]'" in capsys.readouterr().err
+
+
+def test_the_first_start_needs_a_password(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("GLM_RLHF_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert cli.main(["collect", "serve", "--db", str(tmp_path / "new.db")]) == 2
+    assert "--password-file" in capsys.readouterr().err

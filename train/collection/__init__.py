@@ -1,0 +1,1 @@
+"""People's preferences: the commands around the server of `data/collection`."""

@@ -1,0 +1,121 @@
+"""The commands `glm-rlhf collect ...`: from prompts with answers to people's preferences."""
+
+import argparse
+import importlib
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from glm_jax.errors import InputError
+from glm_jax.train.preference.commands import given
+
+Command = Callable[[str, Any, str], argparse.ArgumentParser]
+Options = Callable[[argparse.ArgumentParser, Iterable[str]], None]
+
+
+def add(command: Command, options: Options) -> None:
+    """Adds the commands; `command(name, run, text)` makes the parser of one, `options` adds those
+    of sampling.
+    """
+    _add_serve(
+        command("serve", _run("serving.serve"), "people compare answers in their browsers"), options
+    )
+
+    invite = command("invite", _run("labels.invite"), "personal links, each shown once")
+    _db(invite)
+    invite.add_argument("names", metavar="NAME", nargs="+", help="of people, or of initials")
+    invite.add_argument(
+        "--role",
+        choices=("annotator", "senior"),
+        help="seniors decide where annotators have no majority; annotator unless given",
+    )
+    invite.add_argument(
+        "--url", metavar="URL", help="how the server is reached; http://127.0.0.1:8000 unless given"
+    )
+
+    export = command("export", _run("labels.export"), "the labels as a file")
+    _db(export)
+    export.add_argument("--output", required=True, metavar="FILE")
+    export.add_argument(
+        "--kind", metavar="KIND",
+        help="aggregated (one row a pair with its votes, unless given), raw (one row a judgement), "
+        "argilla, labelstudio, repeats, prompts (with their quality), daily (CSV)",
+    )  # fmt: skip
+
+    statistics = command("statistics", _run("labels.statistics"), "agreement, speed and biases")
+    _db(statistics)
+    statistics.add_argument("--json", action="store_true", help="one object on one line")
+
+    simulate = command(
+        "simulate",
+        _run("labels.simulate"),
+        "annotators of the proving ground label at a running server",
+    )
+    simulate.add_argument("samples", metavar="SAMPLES", help="what is served, with its tasks")
+    simulate.add_argument(
+        "--links", required=True, metavar="FILE", help="what `invite` printed: an annotator a line"
+    )
+    simulate.add_argument("--pairs", type=int, metavar="N", help="of each annotator; all if not")
+    simulate.add_argument("--pace", type=float, metavar="SECONDS", help="a pair; 0 unless given")
+    simulate.add_argument(
+        "--length-bias", type=float, help="utility a word, in the eyes of annotators on average"
+    )
+    simulate.add_argument("--noise", type=float, help="of the difference that an annotator sees")
+    simulate.add_argument("--tie", type=float, help="a smaller difference is none")
+    simulate.add_argument("--seed", type=int, help="of the annotators and of their noise")
+
+
+def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
+    serve.add_argument(
+        "pairs", metavar="PAIRS", nargs="?",
+        help="samples, or pairs in any layout; those that are there already change nothing",
+    )  # fmt: skip
+    _db(serve)
+    serve.add_argument("--config", metavar="FILE", help="YAML: what is asked, and of how many")
+    serve.add_argument(
+        "--practice", metavar="FILE", help="pairs with known answers, that come first"
+    )
+    serve.add_argument("--gold", metavar="FILE", help="pairs with known answers, mixed in")
+    serve.add_argument("--host", help="address to listen at; 127.0.0.1 unless given")
+    serve.add_argument("--port", type=int, help="8000 unless given")
+    serve.add_argument(
+        "--behind-tls",
+        action="store_true",
+        help="a proxy in front speaks TLS: cookies travel over it only",
+    )
+    serve.add_argument(
+        "--password-file", metavar="FILE",
+        help="the administrator's, at the first start; else GLM_RLHF_PASSWORD, or it is asked for",
+    )  # fmt: skip
+    live = serve.add_argument_group("answers sampled while people work")
+    live.add_argument("--model", metavar="MODEL", help="folder of a trained model")
+    live.add_argument("--prompts", metavar="FILE", help="that it answers")
+    live.add_argument("--n", type=int, help="answers to each prompt; 2 unless given")
+    live.add_argument("--max-prompt", type=int, help="longer prompts are cut from the left")
+    options(live, ("max_new_tokens", "temperature", "top_p"))
+
+
+def _db(found: argparse.ArgumentParser) -> None:
+    found.add_argument(
+        "--db", required=True, metavar="DB",
+        help="a file of SQLite, or postgresql://...; made if it is not there",
+    )  # fmt: skip
+
+
+def _installed() -> None:
+    """Raises InputError if the extra `collect` is missing."""
+    for name in ("argon2", "fastapi", "httpx", "limits", "nh3", "sqlalchemy", "uvicorn"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            raise InputError(f"{name} is missing: pip install 'glm-rlhf[collect]'") from None
+
+
+def _run(name: str) -> Callable[[Namespace], None]:
+    def run(arguments: Namespace) -> None:
+        _installed()
+        file, function = name.split(".")
+        module = importlib.import_module(f"glm_jax.train.collection.{file}")
+        getattr(module, function)(**given(arguments))
+
+    return run
