@@ -156,7 +156,8 @@ def load(
 
 def found(db: str, labels: Sequence[Label]) -> dict[str, int]:
     """What became of the acknowledged labels; `unacknowledged` are stored, but nobody was told."""
-    with store.reading(store.open_store(db)) as session:
+    engine = store.open_store(db)
+    with store.reading(engine) as session:
         assignments = {
             assignment.id: (assignment, pair, prompt)
             for assignment, pair, prompt in session.execute(
@@ -167,6 +168,7 @@ def found(db: str, labels: Sequence[Label]) -> dict[str, int]:
         }
         texts = dict(session.execute(select(Response.id, Response.text)).all())
         stored = session.scalars(select(Judgement)).all()
+    engine.dispose()
     times = Counter(judgement.assignment_id for judgement in stored)
     verdicts = {judgement.assignment_id: judgement for judgement in stored}
     pairs = Counter((a.person_id, a.pair_id, a.repeat) for a, _, _ in assignments.values())

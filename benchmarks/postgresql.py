@@ -48,7 +48,7 @@ def cluster() -> Iterator[Callable[[str], str]]:
         try:
             yield lambda name: _database(folder, name)
         finally:
-            server.send_signal(signal.SIGINT)  # it waits for nobody who is still connected
+            server.send_signal(signal.SIGINT)  # "fast": it does not wait for open connections
             server.wait()
 
 

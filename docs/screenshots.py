@@ -44,13 +44,17 @@ def annotator(browser: Any, folder: Path) -> None:
         page.screenshot(path=IMAGES / "annotator.png", full_page=True)
 
 
-def administrator(browser: Any, folder: Path) -> None:
-    """The administrator's page, after some work."""
+def work(db: str, file: Path) -> None:
+    """Annotators of the proving ground label all that there is."""
     shown = list(samples(PROMPTS, 3, 0))
-    records.write(folder / "samples.jsonl", shown)
-    db = str(folder / "administrator.db")
-    with Server(db, str(folder / "samples.jsonl")) as server:
+    records.write(file, shown)
+    with Server(db, str(file)) as server:
         simulate(shown, invited(db, server.url, ANNOTATORS))
+
+
+def administrator(browser: Any, db: str) -> None:
+    """The administrator's page, after some work."""
+    with Server(db) as server:
         page = browser.new_page(viewport={"width": WIDTH, "height": 900})
         page.goto(f"{server.url}/login")
         page.locator("#name").fill("administrator")
@@ -64,13 +68,16 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     IMAGES.mkdir(exist_ok=True)
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        annotator(browser, Path(folder))
-        administrator(browser, Path(folder))
-        browser.close()
+    with tempfile.TemporaryDirectory() as folder:
+        db = str(Path(folder) / "administrator.db")
+        work(db, Path(folder) / "samples.jsonl")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            annotator(browser, Path(folder))
+            administrator(browser, db)
+            browser.close()
 
 
 if __name__ == "__main__":

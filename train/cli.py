@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         text = "overrides of the configuration, such as seed=1"
         found.add_argument("overrides", nargs="*", metavar="KEY=VALUE", default=[], help=text)
 
-    def options(found: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    def options(found: Any, names: Iterable[str]) -> None:
         for name in names:
             kind, text = SAMPLING[name]
             found.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)

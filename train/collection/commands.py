@@ -10,7 +10,7 @@ from glm_jax.errors import InputError
 from glm_jax.train.preference.commands import given
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
-Options = Callable[[argparse.ArgumentParser, Iterable[str]], None]
+Options = Callable[[Any, Iterable[str]], None]
 
 
 def add(command: Command, options: Options) -> None:
