@@ -46,7 +46,7 @@ def act(there, boss, action, name, **fields):
 
 
 def test_the_page_shows_what_was_judged(there):
-    boss = there.administrator()
+    boss = there.annotator("lead", "administrator")
     empty = boss.get("/admin")
     assert empty.status_code == 200 and "<svg" not in empty.text
     for name in ("Ana", "<b>Bo</b>"):
@@ -66,7 +66,7 @@ def test_the_page_shows_what_was_judged(there):
 
 
 def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
-    boss = there.administrator()
+    boss = there.annotator("lead", "administrator")
     page = boss.submit("/admin/invite", "/admin", name="Ana", role="annotator").text
     link = re.search(r"http://localhost(/enter/[\w-]+)", page)[1]
     assert link not in boss.get("/admin").text
@@ -83,7 +83,7 @@ def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
 
 
 def test_pause_and_resume(there):
-    boss, ana = there.administrator(), there.annotator("Ana")
+    boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     assert act(there, boss, "pause", "Ana").headers["location"] == "/admin#people"
     assert person(there, "Ana").state == "paused"
     assert 'action="/judge"' not in ana.get("/").text
@@ -93,7 +93,7 @@ def test_pause_and_resume(there):
 
 
 def test_invalid_labels_leave_figures_and_exports_at_once_and_come_back(there):
-    boss = there.administrator()
+    boss = there.annotator("lead", "administrator")
     judge_all(there.annotator("Ana"))
     judge_all(there.annotator("Bo"))
     assert "10 in all" in boss.get("/admin").text
@@ -112,7 +112,7 @@ def test_invalid_labels_leave_figures_and_exports_at_once_and_come_back(there):
 
 
 def test_open_pairs_go_to_others(there):
-    boss, ana = there.administrator(), there.annotator("Ana")
+    boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     ana.get("/")
     assert [row.fate for row in found(there, Assignment)] == ["open"]
     act(there, boss, "reassign", "Ana")
@@ -120,7 +120,7 @@ def test_open_pairs_go_to_others(there):
 
 
 def test_guidelines_get_versions_that_a_restart_keeps(there):
-    boss, ana = there.administrator(), there.annotator("Ana")
+    boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     judge_all(ana, n=1)
     assert boss.submit("/admin/guidelines", "/admin", text=" ").status_code == 409
     for _ in range(2):  # the same text again is no new version
@@ -135,7 +135,7 @@ def test_guidelines_get_versions_that_a_restart_keeps(there):
 
 
 def test_downloads_are_what_the_command_writes(there, tmp_path):
-    boss = there.administrator()
+    boss = there.annotator("lead", "administrator")
     for name, side in (("Ana", "left-1"), ("Bo", "tie")):
         judge_all(there.annotator(name), side)
     for kind, (_, suffix) in exporting.KINDS.items():
@@ -155,7 +155,7 @@ def test_downloads_are_what_the_command_writes(there, tmp_path):
 
 
 def test_nobody_else_gets_in_and_forms_need_their_token(there):
-    boss, ana = there.administrator(), there.annotator("Ana")
+    boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     ana.get("/")
     before = there.everything()
     forms = ["invite", "pause", "resume", "invalidate", "restore", "reassign", "guidelines"]
