@@ -21,14 +21,23 @@ from glm_jax.errors import InputError
 
 
 def raw(db: Session) -> Iterator[dict[str, Any]]:
-    """One row a judgement, in the order in which they were made; hidden repeats are not here."""
-    return (_judgement(v) for v in verdicts(db) if v.verdict in PREFERENCES and not v.repeat)
+    """One row a label, in the order in which they were made."""
+    return (_judgement(v) for v in verdicts(db) if v.verdict in PREFERENCES and v.is_label)
 
 
 def repeats(db: Session) -> Iterator[dict[str, Any]]:
     """The hidden repeats, as rows like those of `raw`: no labels, but how steady people are."""
     found = (v for v in verdicts(db) if v.verdict in PREFERENCES and v.repeat)
     return (_judgement(verdict) | {"repeat": True} for verdict in found)
+
+
+def gold(db: Session) -> Iterator[dict[str, Any]]:
+    """What was said of gold pairs, as rows like those of `raw`: no labels, but how good people are.
+
+    `right`: whether it is the known answer.
+    """
+    found = (v for v in verdicts(db) if v.verdict in PREFERENCES and v.is_gold)
+    return (_judgement(v) | {"gold": True, "right": v.verdict == v.answer} for v in found)
 
 
 def aggregated(db: Session) -> Iterator[dict[str, Any]]:
@@ -62,6 +71,7 @@ def prompt_quality(db: Session) -> Iterator[dict[str, Any]]:
 KINDS: dict[str, tuple[Callable[[Session], Iterator[dict[str, Any]]], str]] = {
     "raw": (raw, "jsonl"),
     "aggregated": (aggregated, "jsonl"),
+    "gold": (gold, "jsonl"),
     "repeats": (repeats, "jsonl"),
     "argilla": (argilla, "jsonl"),
     "labelstudio": (labelstudio, "jsonl"),
@@ -122,7 +132,6 @@ def _judgement(said: Verdict) -> dict[str, Any]:
         "criteria": {name: sides[value] for name, value in said.criteria.items()},
         "flags": said.flags,
         "comment": said.comment,
-        "gold": said.purpose == "gold",
         "guidelines": said.guidelines,
         "created": said.created,
     }
@@ -144,8 +153,7 @@ def _pair(said: Sequence[Verdict]) -> dict[str, Any]:
         strength=sum(strengths) / len(strengths) if strengths and not tie else None,
         votes=votes,
     )
-    gold = {"gold": True} if said[0].purpose == "gold" else {}
-    return records.to_dict(pair) | gold
+    return records.to_dict(pair)
 
 
 def _compared(said: Verdict, first: bool, **more: Any) -> Pair:

@@ -28,6 +28,7 @@ class Verdict(NamedTuple):
     repeat: bool
     pair_id: int
     purpose: str
+    answer: str | None
     prompt_id: str
     messages: list[Any]
     category: str | None
@@ -37,6 +38,16 @@ class Verdict(NamedTuple):
     first_text: str
     second_id: str
     second_text: str
+
+    @property
+    def is_label(self) -> bool:
+        """Neither of gold, whose answer was known before, nor a hidden repeat."""
+        return self.purpose == "label" and not self.repeat
+
+    @property
+    def is_gold(self) -> bool:
+        """Of a pair whose answer is known, seen for the first time."""
+        return self.purpose == "gold" and not self.repeat
 
 
 def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
@@ -59,6 +70,7 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             Assignment.repeat,
             Pair.id,
             Pair.purpose,
+            Pair.answer,
             Prompt.id,
             Prompt.messages,
             Prompt.category,
@@ -80,9 +92,9 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
 
 
 def by_pair(db: Session) -> Iterator[list[Verdict]]:
-    """The preferences on each pair, hidden repeats left out, in the order of the pairs' ids."""
+    """The labels of each pair that prefer or tie, in the order of the pairs' ids."""
     for _, said in groupby(verdicts(db, Pair.id), key=lambda verdict: verdict.pair_id):
-        once = [one for one in said if one.verdict in PREFERENCES and not one.repeat]
+        once = [one for one in said if one.verdict in PREFERENCES and one.is_label]
         if once:
             yield once
 

@@ -39,7 +39,7 @@ def add(command: Command, options: Options) -> None:
     export.add_argument(
         "--kind", metavar="KIND",
         help="aggregated (one row a pair with its votes, unless given), raw (one row a judgement), "
-        "argilla, labelstudio, repeats, prompts (with their quality), daily (CSV)",
+        "argilla, labelstudio, gold, repeats, prompts (with their quality), daily (CSV)",
     )  # fmt: skip
 
     statistics = command("statistics", _run("labels.statistics"), "agreement, speed and biases")

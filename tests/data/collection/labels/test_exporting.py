@@ -38,7 +38,7 @@ def truth(scene):
                     scene.retract(person, "undone", scene.judge(person, pair, verdict))
                     continue
                 scene.judge(person, pair, verdict, swapped=swapped)
-                if verdict in VERDICTS[:3]:
+                if verdict in VERDICTS[:3] and not gold:
                     said.setdefault((pair.first_id, pair.second_id), {})[person] = verdict
                 if rng.random() < 0.1:
                     scene.judge(person, pair, "second", repeat=True, swapped=not swapped)
@@ -123,6 +123,23 @@ def test_repeats_are_exported_as_repeats(scene, truth, tmp_path):
     assert '"repeat"' not in raw and '"bad"' not in raw and '"k"' not in raw
 
 
+def test_gold_is_no_label(scene, tmp_path):
+    """Nothing whose answer was known before gets into reward training as what people said."""
+    known = scene.pair(purpose="gold", answer="second", prompt="known")
+    scene.judge("u", known, "second")
+    scene.judge("u", known, "second", repeat=True, swapped=True)
+    scene.judge("v", known, "first")
+    scene.judge("v", scene.pair(prompt="open"), "first")
+    for kind in ("raw", "aggregated", "argilla", "labelstudio"):
+        (row,) = lines(exported(scene, kind, tmp_path))
+        assert "What of open?" in json.dumps(row), kind
+    rows = lines(exported(scene, "gold", tmp_path))
+    assert [(row["annotator"], row["chosen"], row["right"]) for row in rows] == [
+        ("u", "b", True), ("v", "a", False),
+    ]  # fmt: skip
+    assert all(row["gold"] and row["prompt_id"] == "known" for row in rows)
+
+
 def test_a_row_tells_all_that_was_said(scene, tmp_path):
     """The second response stood left and was clearly better, though less fluent."""
     said = {"helpfulness": "second", "harmlessness": "tie", "fluency": "first"}
@@ -193,7 +210,7 @@ def test_daily_figures(scene, tmp_path):
     with path.open() as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert [row[1:] for row in rows] == [
-        ["'=u", "2", "2", "1", "0", "0", "0", "1", "0", "1.5", "0.001"],
+        ["'=u", "2", "1", "1", "0", "0", "0", "1", "0", "1.5", "0.001"],
         ["'=u", "4", "1", "0", "1", "1", "1", "0", "0", "1800.0", "2.0"],
         ["v", "1", "1", "0", "0", "0", "0", "0", "0", "1.0", "0.0"],
     ]

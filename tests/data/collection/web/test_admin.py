@@ -143,7 +143,7 @@ def test_downloads_are_what_the_command_writes(there, tmp_path):
         assert answer.status_code == 200
         assert answer.headers["content-disposition"] == f'attachment; filename="{kind}.{suffix}"'
         with reading(there.engine) as db:
-            if kind == "repeats":
+            if kind in ("gold", "repeats"):
                 assert answer.content == b""
                 continue
             exporting.export(db, kind, tmp_path / kind)
