@@ -57,11 +57,14 @@ def judge(
         raise Refused("you judge no pairs at present")
     if assignment.fate == "returned" and not _has_place(db, person, assignment):
         raise Refused("your time for this pair was over, and someone else has it now")
+    newest = db.scalar(select(func.max(Guidelines.version))) or 0
+    if answer.guidelines is not None and not 1 <= answer.guidelines <= newest:
+        raise Refused("there is no such version of the guidelines")
     judgement = Judgement(
         assignment_id=assignment.id,
         attempt=attempt,
         milliseconds=answer.milliseconds,
-        guidelines=db.scalar(select(func.max(Guidelines.version))),
+        guidelines=answer.guidelines,
         created=now,
         **said,
     )

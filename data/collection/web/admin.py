@@ -73,7 +73,7 @@ def act(request: Request, action: str, who: Administrator, form: CheckedForm) ->
 
 
 def publish(request: Request, who: Administrator, form: CheckedForm) -> Response:
-    """A new version of the guidelines, which every judgement from now on carries."""
+    """A new version of the guidelines, which every judgement of a page from now on carries."""
     text = str(form.get("text", "")).replace("\r\n", "\n").strip()
     if not text:
         raise Refused("guidelines need a text")

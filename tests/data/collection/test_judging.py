@@ -29,7 +29,7 @@ def ask(engine, person, config=PLAIN, now=0.0):
 
 
 def say(engine, person, shown, config=PLAIN, now=0.0, **said):
-    fields = {"side": "left", "strength": 2, "attempt": shown.attempt} | said
+    fields = {"side": "left", "strength": 2, "attempt": shown.attempt, "guidelines": 1} | said
     with writing(engine) as db:
         answer = Answer(assignment_id=shown.assignment_id, **fields)
         return judge(db, person, answer, config, now)
@@ -85,6 +85,8 @@ def test_verdicts_are_kept_in_first_and_second(engine, fill):
         ({"criteria": {"fluency": "first"}}, "fluency"),
         ({"attempt": 2}, "old"),
         ({"attempt": 0}, "old"),
+        ({"guidelines": 0}, "version"),
+        ({"guidelines": 2}, "version"),
     ],
 )
 def test_wrong_values_change_nothing(engine, fill, wrong, message):

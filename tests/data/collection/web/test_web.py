@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
+from glm_jax.data.collection.loading import publish
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Guidelines, Person
 from glm_jax.data.collection.web import pages
@@ -310,6 +311,19 @@ def test_guidelines_have_versions(collection, tmp_path):
         assert len(db.scalars(select(Guidelines)).all()) == 2
     with pytest.raises(InputError, match=r"nothing\.md: No such file"):
         collection(guidelines=str(tmp_path / "nothing.md"))
+
+
+def test_a_label_carries_the_guidelines_that_were_shown(collection):
+    there = collection()
+    anna = there.annotator("Anna")
+    shown = anna.form("/judge") | {"side": "tie"}
+    with writing(there.engine) as db:
+        assert publish(db, "Be kind.", there.now) == 2
+    for forged in ("0", "3", "", "-1"):
+        assert anna.post("/judge", data=shown | {"guidelines": forged}).status_code == 409
+    anna.post("/judge", data=shown)
+    anna.submit("/judge", side="tie")
+    assert [judgement.guidelines for judgement in there.judgements()] == [1, 2]
 
 
 def test_health_needs_no_session(collection):
