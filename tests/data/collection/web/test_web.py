@@ -140,13 +140,23 @@ def test_markdown(markdown, html):
     assert html in render(markdown)
 
 
-@pytest.mark.parametrize("part", ["> ", "[", "*a ", "- ", "`", "![a](", "|a", "<", "a\n"])
-def test_endless_text_is_no_burden(part):
+WIDE = "|a" * 60 + "|\n" + "|-" * 60 + "|\n"
+
+
+@pytest.mark.parametrize("part", ["> ", "[", "*a ", "- ", "`", "![a](", "|a", "<", "a\n", "a\r"])
+@pytest.mark.parametrize("head", ["", WIDE], ids=["text", "table"])
+def test_endless_text_is_no_burden(head, part):
     began = time.process_time()
-    for length in (20_000, 200_000):
-        render(part * (length // len(part)))
-    assert time.process_time() - began < 2
+    for length in (7_500, 20_000, 200_000):
+        render(head + part * (length // len(part)))
+    assert time.process_time() - began < 0.4
     assert render("<" * 30_000) == f"<pre>{'&lt;' * 30_000}</pre>"
+
+
+def test_a_large_table_is_a_table_and_is_made_once():
+    table = "|a|b|c|\n|-|-|-|\n" + "|1|2|3|\n" * 200
+    shown = render(table)
+    assert shown.count("<td>") == 600 and render(table) is shown
 
 
 def test_the_language_stays(collection):
