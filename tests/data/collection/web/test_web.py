@@ -159,9 +159,10 @@ def test_a_large_table_is_a_table_and_is_made_once():
     assert shown.count("<td>") == 600 and render(table) is shown
 
 
-def test_the_language_stays(collection):
-    there = collection(language="zh")
-    browser = there.browser()
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_language_stays(collection, secure):
+    there = collection(language="zh", app={"secure": secure})
+    browser = there.browser(secure)
     assert '<html lang="zh">' in browser.get("/login").text
     browser.submit("/language", "/login", language="en")
     assert '<html lang="en">' in browser.get("/login").text
