@@ -1,5 +1,6 @@
 """The commands `glm-rlhf collect ...`: the whole way from sampled answers to a reward model."""
 
+import contextlib
 import io
 import json
 import sys
@@ -12,9 +13,9 @@ from flax import nnx
 from glm_jax.checkpoint.pretrained import save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.data import records
-from glm_jax.data.collection import store
+from glm_jax.data.collection import Refused, people, store
 from glm_jax.data.collection.simulate import simulate
-from glm_jax.data.collection.tables import Pair
+from glm_jax.data.collection.tables import Pair, Person
 from glm_jax.data.proving_ground import world
 from glm_jax.data.proving_ground.task import Task
 from glm_jax.data.proving_ground.utility import utility
@@ -123,6 +124,7 @@ def test_answers_are_sampled_while_people_wait(collect, model, tmp_path):
         (["serve", "--db", "new.db", "--model", "nowhere"], "--prompts"),
         (["serve", "--db", "new.db", "--password-file", "nowhere"], "nowhere"),
         (["serve", "--db", "postgresql://nobody@127.0.0.1:1/none"], "127.0.0.1"),
+        (["password", "--db", "nowhere.db"], "nowhere.db: no such database"),
         (["invite", "--db", "nowhere.db", "anna"], "nowhere.db: no such database"),
         (["export", "--db", "nowhere.db", "--output", "x.jsonl"], "nowhere.db: no such database"),
         (["statistics", "--db", "nowhere.db"], "nowhere.db: no such database"),
@@ -147,6 +149,42 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert cli.main(["collect", "statistics", "--db", "nowhere.db"]) == 2
     assert "pip install 'glm-rlhf[collect]'" in capsys.readouterr().err
+
+
+def test_passwords_are_changed_and_administrators_added(tmp_path, capsys):
+    db, file = str(tmp_path / "preferences.db"), tmp_path / "password"
+    engine = store.open_store(db)
+    with store.writing(engine) as session:
+        people.invite(session, "anna", "annotator", 0.0)
+
+    def roles(given: str) -> dict[str, str]:
+        found = {}
+        for name in ("administrator", "lead"):
+            with store.reading(engine) as session, contextlib.suppress(Refused):
+                found[name] = people.verified(session, name, given).role
+        return found
+
+    for name, given in (
+        ([], "the first of all"),
+        ([], "the second one"),
+        (["lead"], "another one"),
+    ):
+        file.write_text(f"{given}\n")
+        run("collect", "password", "--db", db, *name, "--password-file", file)
+    assert roles("the first of all") == {}
+    assert roles("the second one") == {"administrator": "administrator"}
+    assert roles("another one") == {"lead": "administrator"}
+    for name, message in (("anna", "as annotator"), ("x" * 65, "64 characters")):
+        assert (
+            cli.main(["collect", "password", "--db", db, name, "--password-file", str(file)]) == 2
+        )
+        assert message in capsys.readouterr().err
+    file.write_text("short")
+    assert cli.main(["collect", "password", "--db", db, "new", "--password-file", str(file)]) == 2
+    with store.reading(engine) as session:
+        names = {person.name for person in session.query(Person)}
+    assert names == {"anna", "administrator", "lead"}, "nobody is made without a password"
+    engine.dispose()
 
 
 def test_the_first_start_needs_a_password(tmp_path, monkeypatch, capsys):

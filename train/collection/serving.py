@@ -1,11 +1,8 @@
 """The server of a collection: its administrator, what it takes in, and where it answers."""
 
-import getpass
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -14,17 +11,16 @@ from sqlalchemy.orm import Session
 
 from glm_jax import configuration
 from glm_jax.data import records
-from glm_jax.data.collection import loading, people, store
+from glm_jax.data.collection import loading, store
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.tables import Person, Prompt
+from glm_jax.data.collection.tables import Prompt
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.collection.web.drawing import Draw
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
+from glm_jax.train.collection.accounts import ADMINISTRATOR, first_administrator
 from glm_jax.train.collection.samples import pairs_or_samples
 
-ADMINISTRATOR = "administrator"
-PASSWORD = "GLM_RLHF_PASSWORD"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -51,7 +47,7 @@ def serve(
     found = [(purpose, pairs_or_samples(path), path) for purpose, path in files.items() if path]
     engine = store.open_store(db)
     with store.writing(engine) as session:  # a wrong row leaves nothing of its file
-        _administrator(session, password_file)
+        first_administrator(session, password_file)
         told = [f"{path}: {_loaded(session, *each, settings)}" for *each, path in found]
     for line in told:
         print(line)
@@ -65,34 +61,6 @@ def serve(
         app, host=host, port=port, access_log=False, log_level="warning", server_header=False,
         proxy_headers=behind_tls,
     )  # fmt: skip
-
-
-def _administrator(db: Session, password_file: str | None) -> None:
-    """Makes the administrator of a new database."""
-    if db.scalar(select(Person.id).where(Person.role == "administrator")) is None:
-        password = _password(password_file)
-        people.invite(db, ADMINISTRATOR, "administrator", time.time())
-        made = db.scalars(select(Person).where(Person.name == ADMINISTRATOR)).one()
-        people.set_password(db, made, password)
-
-
-def _password(file: str | None) -> str:
-    if file:
-        try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: cannot be read: {error}") from None
-    if PASSWORD in os.environ:
-        return os.environ[PASSWORD]
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"the first start makes an administrator: give a password with --password-file FILE, "
-            f"or in the variable {PASSWORD}"
-        )
-    password = getpass.getpass("Password of the administrator, who is made now: ")
-    if getpass.getpass("Once more: ") != password:
-        raise InputError("the two passwords differ; start again")
-    return password
 
 
 def _loaded(
