@@ -167,13 +167,13 @@ def test_passwords_are_changed_and_administrators_added(tmp_path, capsys):
     for name, given in (
         ([], "the first of all"),
         ([], "the second one"),
-        (["lead"], "another one"),
+        (["lead"], "yet another one"),
     ):
         file.write_text(f"{given}\n")
         run("collect", "password", "--db", db, *name, "--password-file", file)
     assert roles("the first of all") == {}
     assert roles("the second one") == {"administrator": "administrator"}
-    assert roles("another one") == {"lead": "administrator"}
+    assert roles("yet another one") == {"lead": "administrator"}
     for name, message in (("anna", "as annotator"), ("x" * 65, "64 characters")):
         assert (
             cli.main(["collect", "password", "--db", db, name, "--password-file", str(file)]) == 2

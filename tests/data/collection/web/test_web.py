@@ -259,6 +259,20 @@ def test_pages_hold_no_script_of_their_own(collection):
         assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", html)
 
 
+def test_every_page_of_an_annotator_delivers_what_waits(collection, pair):
+    """Also where nothing is left: the last answer may still be on the device."""
+    there = collection([pair(0)])
+    anna, boss = there.annotator("Anna"), there.annotator("lead", "administrator")
+    assert anna.submit("/judge", side="tie").status_code == 303
+    for path in ("/", "/guidelines", "/nowhere"):
+        shown = anna.get(path).text
+        assert "/static/annotate.js" in shown and "data-person=" in shown, path
+        assert shown.count('id="status"') == 1
+    assert "Nothing is left" in anna.get("/").text
+    for shown in (boss.get("/admin").text, there.browser().get("/login").text):
+        assert "annotate.js" not in shown and "data-person" not in shown
+
+
 def test_practice_is_told_and_may_fail(collection, pair):
     there = collection(known=[pair(9)], pass_mark=1.0)
     browser = there.annotator("Anna")
