@@ -122,6 +122,9 @@ def test_answers_are_sampled_while_people_wait(collect, model, tmp_path):
         (["serve", "wrong.jsonl", "--db", "new.db"], "wrong.jsonl:1: "),
         (["serve", "--db", "new.db", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["serve", "--db", "new.db", "--model", "nowhere"], "--prompts"),
+        (["serve", "--db", "new.db", "--url", "a.example"], "--url a.example: expected http"),
+        (["serve", "--db", "new.db", "--url", "http://a/b"], "nothing more"),
+        (["serve", "--db", "new.db", "--url", "https://"], "nothing more"),
         (["serve", "--db", "new.db", "--password-file", "nowhere"], "nowhere"),
         (["serve", "--db", "postgresql://nobody@127.0.0.1:1/none"], "127.0.0.1"),
         (["password", "--db", "nowhere.db"], "nowhere.db: no such database"),
@@ -143,6 +146,26 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command,
         status = error.code
     told = capsys.readouterr().err.strip().splitlines()
     assert status == 2 and len(told) == 1 and message in told[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "url"),
+    [
+        (["--host", "::1"], "http://[::1]:8000", None),
+        (["--host", "127.0.0.1", "--port", "99"], "http://127.0.0.1:99", None),
+        (["--url", "https://a.example/"], "https://a.example", "https://a.example"),
+    ],
+)
+def test_where_the_server_is_reached(tmp_path, monkeypatch, capsys, options, there, url):
+    monkeypatch.setenv("GLM_RLHF_PASSWORD", "a password for the tests")
+    apps = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **_: apps.append(app))
+    run("collect", "serve", "--db", tmp_path / "new.db", *options)
+    told = capsys.readouterr().out
+    assert f"{there}/login " in told and f"--url {there} NAME" in told
+    assert apps[0].state.url == url
+    if "::1" in options:
+        assert "--to [::1]:8000" in told
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):

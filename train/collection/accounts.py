@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,13 @@ def existing(db: str) -> Engine:
     return store.open_store(db)
 
 
+def address(url: str) -> str:
+    """Where a server is reached, without a slash at the end; InputError for what is no address."""
+    if not re.fullmatch(r"https?://[^/?#\s]+/?", url):
+        raise InputError(f"--url {url}: expected http:// or https://, a name and nothing more")
+    return url.rstrip("/")
+
+
 def invite(
     db: str,
     names: Sequence[str],
@@ -33,10 +41,11 @@ def invite(
     url: str = "http://127.0.0.1:8000",
 ) -> None:
     """Prints a personal link for each name."""
+    there = address(url)
     with store.writing(existing(db)) as session:
         links = [(name, people.invite(session, name, role, time.time())) for name in names]
     for name, secret in links:
-        print(f"{name}\t{url.rstrip('/')}/enter/{secret}")
+        print(f"{name}\t{there}/enter/{secret}")
 
 
 def password(db: str, name: str = ADMINISTRATOR, *, password_file: str | None = None) -> None:

@@ -29,9 +29,7 @@ def add(command: Command, options: Options) -> None:
         choices=("annotator", "senior"),
         help="seniors decide where annotators have no majority; annotator unless given",
     )
-    invite.add_argument(
-        "--url", metavar="URL", help="how the server is reached; http://127.0.0.1:8000 unless given"
-    )
+    _url(invite, "http://127.0.0.1:8000")
 
     password = command(
         "password", _run("accounts.password"), "a password of an administrator, new or forgotten"
@@ -87,6 +85,7 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
     serve.add_argument("--gold", metavar="FILE", help="pairs with known answers, mixed in")
     serve.add_argument("--host", help="address to listen at; 127.0.0.1 unless given")
     serve.add_argument("--port", type=int, help="8000 unless given")
+    _url(serve, "what browsers say")
     serve.add_argument(
         "--behind-tls",
         action="store_true",
@@ -112,6 +111,13 @@ def _password_file(found: argparse.ArgumentParser, whose: str) -> None:
     found.add_argument(
         "--password-file", metavar="FILE",
         help=f"{whose}without it the variable GLM_RLHF_PASSWORD counts, or it is asked for",
+    )  # fmt: skip
+
+
+def _url(found: argparse.ArgumentParser, otherwise: str) -> None:
+    found.add_argument(
+        "--url", metavar="URL",
+        help=f"where people reach the server, for personal links; {otherwise} unless given",
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.collection.web.drawing import Draw
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
-from glm_jax.train.collection.accounts import ADMINISTRATOR, first_administrator
+from glm_jax.train.collection.accounts import ADMINISTRATOR, address, first_administrator
 from glm_jax.train.collection.samples import pairs_or_samples
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -33,6 +33,7 @@ def serve(
     gold: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    url: str | None = None,
     behind_tls: bool = False,
     password_file: str | None = None,
     model: str | None = None,
@@ -42,6 +43,7 @@ def serve(
     """Takes pairs into the database and serves them to annotators until it is interrupted."""
     if (model is None) != (prompts is None) or (live and model is None):
         raise InputError("answers are sampled with both --model MODEL and --prompts FILE")
+    there = address(url) if url else None
     settings = configuration.load(CollectionConfig, config) if config else CollectionConfig()
     files = {"practice": practice, "gold": gold, "label": pairs}
     found = [(purpose, pairs_or_samples(path), path) for purpose, path in files.items() if path]
@@ -52,8 +54,8 @@ def serve(
     for line in told:
         print(line)
     draw = _sampler(engine, model, prompts, live) if model and prompts else None
-    app = create_app(engine, settings, draw=draw, secure=behind_tls)
-    for line in _where(db, host, port, behind_tls):
+    app = create_app(engine, settings, draw=draw, url=there, secure=behind_tls)
+    for line in _where(db, host, port, there, behind_tls):
         print(line)
     sys.stdout.flush()
     # no log of requests: personal links are secrets
@@ -90,14 +92,16 @@ def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> 
     return sampler(model, prompts, sampling, known=known, **live)
 
 
-def _where(db: str, host: str, port: int, behind_tls: bool) -> Iterator[str]:
-    yield f"http://{host}:{port}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
+def _where(db: str, host: str, port: int, url: str | None, behind_tls: bool) -> Iterator[str]:
+    listening = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    there = url or f"http://{listening}"
+    yield f"{there}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
     shown = "DB" if "://" in db else db  # an address may hold a password
-    yield f"annotators: glm-rlhf collect invite --db {shown} NAME ..."
+    yield f"annotators: glm-rlhf collect invite --db {shown} --url {there} NAME ..."
     if host in LOOPBACK and not behind_tls:
         yield (
             "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
-            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {host}:{port}"
+            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {listening}"
         )
     elif not behind_tls:
         yield (

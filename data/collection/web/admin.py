@@ -48,7 +48,8 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
             secret = people.invite(db, name, role, state.clock(), db.get_one(Person, who.id))
         except InputError as error:
             raise Refused(str(error)) from None
-    return _page(request, invited={"name": name, "link": f"{request.base_url}enter/{secret}"})
+    there = (state.url or str(request.base_url)).rstrip("/")
+    return _page(request, invited={"name": name, "link": f"{there}/enter/{secret}"})
 
 
 def act(request: Request, action: str, who: Administrator, form: CheckedForm) -> Response:

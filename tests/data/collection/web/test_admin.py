@@ -82,6 +82,17 @@ def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
     assert [row.name for row in found(there, Person)] == ["lead", "Ana"]
 
 
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [("https://labels.example", "https://labels.example/enter/"), (None, "http://evil/enter/")],
+)
+def test_a_personal_link_leads_where_the_server_is(collection, url, link):
+    """A request's word for it is taken only where nobody has said it."""
+    boss = collection(app={"url": url}).annotator("lead", "administrator")
+    page = boss.submit("/admin/invite", "/admin", {"Host": "evil"}, name="Ana", role="annotator")
+    assert page.status_code == 200 and re.findall(r"[\w:/.]*/enter/", page.text) == [link]
+
+
 def test_pause_and_resume(there):
     boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     assert act(there, boss, "pause", "Ana").headers["location"] == "/admin#people"
