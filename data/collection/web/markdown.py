@@ -29,11 +29,12 @@ def _heading(
     return f"<h{level}>" if tokens[i].nesting == 1 else f"</h{level}>\n"
 
 
-# HTML stays text; pictures would be fetched from elsewhere; line breaks stand as they were written.
+# HTML stays text; pictures would be fetched from elsewhere; line breaks stand as they were written;
+# definitions of links would vanish, and an answer is judged by all of it.
 _markdown = (
     MarkdownIt("commonmark", {"html": False, "breaks": True})
     .enable(["table", "strikethrough"])
-    .disable("image")
+    .disable(["image", "reference"])
 )
 for _part in ("heading_open", "heading_close"):
     _markdown.add_render_rule(_part, _heading)

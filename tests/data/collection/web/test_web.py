@@ -134,6 +134,7 @@ def test_what_stands_in_texts_does_nothing(collection, pair):
         ("[x](http://a.b)", 'rel="noopener noreferrer nofollow"'),
         ("&lt;script&gt;", "&lt;script&gt;"),
         ("|a|\n|-|\n|b|", "<td>b</td>"),
+        ("x\n\n[1]: http://a.b 'Title'", "<p>[1]: http://a.b 'Title'</p>"),
     ],
 )
 def test_markdown(markdown, html):
