@@ -204,6 +204,25 @@ def test_two_tabs_lose_no_answer(server, browser):
     assert sorted((row["side"], row["strength"]) for row in rows) == [("left", 2), ("right", 1)]
 
 
+def test_an_answer_waits_for_its_annotator(server, browser):
+    """Someone else signs in on the device meanwhile: it is neither theirs nor lost."""
+    context = browser.new_context(**DESK)
+    page = entered(server, context, "morning")
+    page.route("**/judge", lambda route: route.abort())
+    by_hand(page, 0)
+    page.wait_for_selector("#status.wrong")
+    entered(server, context, "evening")
+    page.unroute("**/judge")
+    page.wait_for_selector(".name:text('evening')")
+    page.wait_for_function("() => !document.querySelector('[aria-busy]')")
+    again = entered(server, context, "morning")
+    again.wait_for_function("() => !Object.keys(localStorage).length")
+    context.close()
+    with store.reading(store.open_store(server.db)) as db:
+        rows = [row for row in exporting.rows(db, "raw") if row["annotator"].endswith("ning")]
+    assert [(row["annotator"], row["side"]) for row in rows] == [("morning", "left")]
+
+
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_finding_of_axe(collect, server, browser, screen, scheme, request):

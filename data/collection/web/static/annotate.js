@@ -117,7 +117,7 @@ async function deliver() {
   $("main").setAttribute("aria-busy", "true");
   try {
     const text = document.body.dataset;
-    let told = [text.saved, "unseen"];
+    let told = [];
     for (const key of waiting()) {
       const body = kept(localStorage, key), answer = body && await send(key, body);
       if (!answer) continue; // another tab was faster, or someone else is signed in now
@@ -129,9 +129,10 @@ async function deliver() {
       if (kept(localStorage, key) === body) drop(localStorage, key);
       given.set(new URLSearchParams(body).get("assignment"), body);
       if (!answer.ok) told = [(await answer.json()).error, "wrong"];
+      else if (!told.length) told = [text.saved, "unseen"];
     }
     if (location.pathname === "/") await show("/");
-    say(...told);
+    if (told.length) say(...told);
     if (told[1] === "wrong") refill();
   } finally {
     busy = false;
