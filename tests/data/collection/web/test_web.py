@@ -10,14 +10,11 @@ from sqlalchemy import select
 
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
-from glm_jax.data.collection.loading import publish
 from glm_jax.data.collection.store import writing
-from glm_jax.data.collection.tables import Guidelines, Person
+from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages
 from glm_jax.data.collection.web.envelope import HEADERS
-from glm_jax.data.collection.web.markdown import render
 from glm_jax.data.records import Sample
-from glm_jax.errors import InputError
 
 JSON = {"Accept": "application/json"}
 
@@ -120,44 +117,6 @@ def test_what_stands_in_texts_does_nothing(collection, pair):
     shown = there.annotator(evil[:60]).get("/").text
     assert "<script>" not in shown and "<img" not in shown and 'href="java' not in shown
     assert shown.count("&lt;script&gt;alert(1)") >= 6, "each text is shown as it was written"
-
-
-@pytest.mark.parametrize(
-    ("markdown", "html"),
-    [
-        ("# One", "<h3>One</h3>"),
-        ("a\nb", "a<br>\nb"),
-        ("`<b>`", "<code>&lt;b&gt;</code>"),
-        ("```html\n<i>\n```", "<pre><code>&lt;i&gt;\n</code></pre>"),
-        ('<a href="x" onclick="y">', "&lt;a href="),
-        ("[x](data:text/html,y)", "[x](data:text/html,y)"),
-        ("[x](http://a.b)", 'rel="noopener noreferrer nofollow"'),
-        ("&lt;script&gt;", "&lt;script&gt;"),
-        ("|a|\n|-|\n|b|", "<td>b</td>"),
-        ("x\n\n[1]: http://a.b 'Title'", "<p>[1]: http://a.b 'Title'</p>"),
-    ],
-)
-def test_markdown(markdown, html):
-    assert html in render(markdown)
-
-
-WIDE = "|a" * 60 + "|\n" + "|-" * 60 + "|\n"
-
-
-@pytest.mark.parametrize("part", ["> ", "[", "*a ", "- ", "`", "![a](", "|a", "<", "a\n", "a\r"])
-@pytest.mark.parametrize("head", ["", WIDE], ids=["text", "table"])
-def test_endless_text_is_no_burden(head, part):
-    began = time.process_time()
-    for length in (7_500, 20_000, 200_000):
-        render(head + part * (length // len(part)))
-    assert time.process_time() - began < 0.4
-    assert render("<" * 30_000) == f"<pre>{'&lt;' * 30_000}</pre>"
-
-
-def test_a_large_table_is_a_table_and_is_made_once():
-    table = "|a|b|c|\n|-|-|-|\n" + "|1|2|3|\n" * 200
-    shown = render(table)
-    assert shown.count("<td>") == 600 and render(table) is shown
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -320,36 +279,6 @@ def test_a_model_writes_more_pairs(collection, pair):
             break
         time.sleep(0.02)
     assert not more and "Nothing is left" in browser.get("/").text
-
-
-def test_guidelines_have_versions(collection, tmp_path):
-    file = tmp_path / "guidelines.md"
-    file.write_text("Be *fair*.", encoding="utf-8")
-    for expected in (1, 1):
-        there = collection(guidelines=str(file))
-        shown = there.annotator("Anna").get("/guidelines").text
-        assert "<em>fair</em>" in shown and f"Version {expected}" in shown
-    file.write_text("Be kind.", encoding="utf-8")
-    there = collection(guidelines=str(file))
-    there.annotator("Anna").submit("/judge", side="tie")
-    assert there.judgements()[-1].guidelines == 2
-    with writing(there.engine) as db:
-        assert len(db.scalars(select(Guidelines)).all()) == 2
-    with pytest.raises(InputError, match=r"nothing\.md: No such file"):
-        collection(guidelines=str(tmp_path / "nothing.md"))
-
-
-def test_a_label_carries_the_guidelines_that_were_shown(collection):
-    there = collection()
-    anna = there.annotator("Anna")
-    shown = anna.form("/judge") | {"side": "tie"}
-    with writing(there.engine) as db:
-        assert publish(db, "Be kind.", there.now) == 2
-    for forged in ("0", "3", "", "-1"):
-        assert anna.post("/judge", data=shown | {"guidelines": forged}).status_code == 409
-    anna.post("/judge", data=shown)
-    anna.submit("/judge", side="tie")
-    assert [judgement.guidelines for judgement in there.judgements()] == [1, 2]
 
 
 def test_health_needs_no_session(collection):
