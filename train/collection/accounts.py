@@ -29,7 +29,9 @@ def existing(db: str) -> Engine:
 def address(url: str) -> str:
     """Where a server is reached, without a slash at the end; InputError for what is no address."""
     if not re.fullmatch(r"https?://[^/?#\s]+/?", url):
-        raise InputError(f"--url {url}: expected http:// or https://, a name and nothing more")
+        raise InputError(
+            f"--url {url}: expected one like http://127.0.0.1:8000, and nothing after it"
+        )
     return url.rstrip("/")
 
 
