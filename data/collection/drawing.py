@@ -17,7 +17,7 @@ So a server that starts again goes on as it would have gone on.
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import case, exists, func, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.places import VOTES, undone
@@ -25,8 +25,6 @@ from glm_jax.data.collection.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue
 from glm_jax.data.records import draw
-
-START = -1  # before every place
 
 
 def draw_next(
@@ -69,46 +67,35 @@ def _queues(person: Person, *, is_gold: bool) -> Iterator[Queue]:
 def _first(
     db: Session, person: Person, queue: Queue, number: int, swapped: bool, now: float
 ) -> Assignment | None:
-    """Assigns the first pair in a queue that the person has not had; None if there is none.
-
-    Of the long queues the part that the person has come through is not looked at again.
-    """
-    reached = {"new": person.reached, "gold": person.reached_gold}.get(queue, START)
+    """Assigns the first pair in a queue that the person has not had; None if there is none."""
     had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
     first = (
-        select(Pair.id, Pair.place, Assignment)
+        select(Pair, Assignment)
         .outerjoin(Assignment, had)
-        .where(Pair.queue == queue, Pair.place > reached)
+        .where(Pair.queue == queue)
         .where(Assignment.id.is_(None) | (Assignment.fate == "returned"))
         .order_by(Pair.place)
         .limit(1)
+        .with_for_update(of=Pair, key_share=True)
+        .execution_options(populate_existing=True)
     )
-    while (found := db.execute(first).first()) is not None:
-        pair_id, place, assignment = found
-        if queue in ("gold", "practice") or _took_place(db, pair_id, queue):
-            break
-    else:
+    if queue == "new":  # the long one: what the person has come through is not looked at again
+        first = first.where(Pair.place > person.reached)
+    found = db.execute(first).first()
+    if found is None:
         return None
+    pair, assignment = found
     if queue == "new":
-        person.reached = place
-    if queue == "gold":
-        person.reached_gold = place
+        person.reached = pair.place
+    if pair.purpose == "label":
+        pair.missing -= 1
+        pair.queue = queue if pair.missing else None
     if assignment is None:
-        return _assigned(db, person, pair_id, number, swapped, now)
-    # It was given back, and is the same assignment again.
-    assignment.number, assignment.fate = number, "open"
+        assignment = _assigned(db, person, pair.id, number, swapped, now)
+    else:  # it was given back, and is the same assignment again
+        assignment.number, assignment.fate = number, "open"
+    assignment.to_decide = queue == "senior"
     return assignment
-
-
-def _took_place(db: Session, pair_id: int, queue: Queue) -> bool:
-    """Takes a place of a pair; not if the pair has left the queue since it was found there."""
-    taken = db.execute(
-        update(Pair)
-        .where(Pair.id == pair_id, Pair.queue == queue)
-        .values(missing=Pair.missing - 1, queue=case((Pair.missing > 1, queue)))
-        .execution_options(synchronize_session=False)
-    )
-    return taken.rowcount == 1
 
 
 def _to_repeat(

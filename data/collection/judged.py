@@ -25,7 +25,7 @@ class Judged:
     right_N: np.ndarray  # what is right of gold, index in VERDICTS; -1 of the others
     swapped_N: np.ndarray  # bool: the second response stood on the left
     repeat_N: np.ndarray  # bool
-    decision_N: np.ndarray  # bool: of a senior, where there was no majority
+    to_decide_N: np.ndarray  # bool: asked of a senior for want of a majority
     seconds_N: np.ndarray  # visible, active time
     created_N: np.ndarray  # seconds since 1970
     longer_N: np.ndarray  # characters that the first response is longer than the second
@@ -61,7 +61,7 @@ def read(db: Session) -> Judged:
             Pair.answer,
             Assignment.swapped,
             Assignment.repeat,
-            Pair.senior & (Person.role == "senior"),
+            Assignment.to_decide,
             Judgement.milliseconds,
             Judgement.created,
             func.length(first.text) - func.length(second.text),
@@ -82,7 +82,7 @@ def read(db: Session) -> Judged:
         right_N=np.array([VERDICTS.index(a) if a else -1 for a in columns[4]], np.int64),
         swapped_N=np.array(columns[5], bool),
         repeat_N=np.array(columns[6], bool),
-        decision_N=np.array(columns[7], bool),
+        to_decide_N=np.array(columns[7], bool),
         seconds_N=np.array(columns[8], float) / 1000,
         created_N=np.array(columns[9], float),
         longer_N=np.array(columns[10], np.int64),

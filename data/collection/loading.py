@@ -86,7 +86,7 @@ def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose:
             batch.add(item)
         total = Loaded(*map(sum, zip(total, batch.insert(), strict=True)))
     if total.pairs:  # some of them before the places that people have come to
-        db.execute(update(Person).values(reached=-1, reached_gold=-1))
+        db.execute(update(Person).values(reached=-1))
     return total
 
 

@@ -67,7 +67,7 @@ def progress(db: Session, now: float) -> dict[str, Any]:
             func.count().filter(label),
             func.count().filter(done),
             func.coalesce(func.sum(Pair.missing).filter(label), 0),
-            func.count().filter(label & Pair.senior & (Pair.missing > 0)),
+            func.count().filter(Pair.queue == "senior"),
         ).select_from(Pair)
     ).one()
     return {

@@ -36,7 +36,6 @@ class Person(Table):
     link: Mapped[str | None] = mapped_column(unique=True)  # SHA-256 of the personal link's secret
     password: Mapped[str | None]  # argon2
     reached: Mapped[int] = mapped_column(BigInteger, default=-1)  # place in the queue "new"
-    reached_gold: Mapped[int] = mapped_column(BigInteger, default=-1)  # and in "gold"
     created: Mapped[float]
 
 
@@ -91,7 +90,7 @@ class Pair(Table):
     answer: Mapped[str | None]  # first, second or tie: what is right of gold and practice
     wanted: Mapped[int] = mapped_column(default=1)  # annotators
     missing: Mapped[int] = mapped_column(default=1)  # of them, or 1 for a senior
-    senior: Mapped[bool] = mapped_column(default=False)  # no majority: a senior decides
+    decision: Mapped[int | None]  # without a majority: the judgement of the senior who decided
     queue: Mapped[str | None] = mapped_column(default="new")  # Queue in which it waits
     place: Mapped[int] = mapped_column(BigInteger)  # the order in which pairs are handed out
 
@@ -111,6 +110,9 @@ class Assignment(Table):
     number: Mapped[int]  # 1, 2, 3, ...: the person's assignments in order
     swapped: Mapped[bool]  # the second response stands on the left
     repeat: Mapped[bool] = mapped_column(default=False)  # hidden: the sides of before, swapped
+    to_decide: Mapped[bool] = mapped_column(
+        default=False
+    )  # given to a senior for want of a majority
     fate: Mapped[str] = mapped_column(default="open")  # Fate
     leased_until: Mapped[float]
     created: Mapped[float]

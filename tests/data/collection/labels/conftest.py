@@ -56,7 +56,7 @@ class Scene:
         )
 
     def judge(self, name: str, pair: tables.Pair, verdict: str, **more: Any) -> tables.Judgement:
-        """`swapped` and `repeat` belong to the assignment, everything else to the judgement."""
+        """`swapped`, `repeat`, `to_decide` are of the assignment, all else of the judgement."""
         person, number = self.person(name), self.numbers.get(name, 0) + 1
         self.numbers[name] = number
         self._add(
@@ -67,6 +67,7 @@ class Scene:
                 number=number,
                 swapped=more.pop("swapped", False),
                 repeat=more.pop("repeat", False),
+                to_decide=more.pop("to_decide", False),
                 fate="answered",
                 leased_until=NOON,
                 created=NOON,

@@ -60,18 +60,19 @@ def test_alpha_of_the_worked_example():
 
 
 def test_agreement_is_on_responses_not_on_sides(scene):
-    """Three people on forty pairs, sides at random; gold, repeats and decisions stay out."""
+    """Three on forty pairs, one a senior, sides at random; gold, repeats, decisions stay out."""
     rng = Random(0)
     units, said = [], {name: [] for name in "uvw"}
+    scene.person("w", "senior")
+    scene.person("boss", "senior")
     for _ in range(40):
-        pair = scene.pair(senior=True)
+        pair = scene.pair()
         unit = [rng.choice((0, 1, 2, 2)) for _ in said]
         units.append(unit)
         for name, value in zip(said, unit, strict=True):
             said[name].append(value)
             scene.judge(name, pair, VERDICTS[value], swapped=rng.random() < 0.5)
-        scene.person("boss", "senior")
-        scene.judge("boss", pair, "first")
+        scene.judge("boss", pair, "first", to_decide=True)
         scene.judge("u", pair, "second", repeat=True)
     gold = scene.pair(purpose="gold", answer="first")
     for name in said:
