@@ -1,7 +1,7 @@
 """Which pair a person sees next: gold, a repeat, or a label.
 
 The person's n-th pair (n = 1, 2, 3, ...) is, by one uniform number that is the hash of
-(seed, person, n):
+(seed, secret of the database, person, n), which nobody outside can work out:
 
 - in the practice round: the next practice pair, until there were `config.practice`;
 - below `gold`: the next gold pair that the person has not had;
@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, aliased
 from glm_jax.data.collection.places import VOTES, undone
 from glm_jax.data.collection.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue, Secret
 from glm_jax.data.records import draw
 
 
@@ -34,7 +34,7 @@ def draw_next(
     number = 1 + (
         db.scalar(select(func.max(Assignment.number)).where(Assignment.person_id == person.id)) or 0
     )
-    swapped = draw(config.seed, f"side:{person.id}:{number}") % 2 == 1
+    swapped = _draw(db, config, f"side:{person.id}:{number}") % 2 == 1
     if person.state == "practising":
         in_practice = practice_round(db, person, config)
         if not in_practice.is_over():
@@ -42,7 +42,7 @@ def draw_next(
         person.state = "active" if in_practice.is_passed(config.pass_mark) else "failed"
         if person.state == "failed":
             return None
-    chance = draw(config.seed, f"{person.id}:{number}") / 2**64
+    chance = _draw(db, config, f"kind:{person.id}:{number}") / 2**64
     if config.gold <= chance < config.gold + config.repeats:
         before = _to_repeat(db, person, config, number)
         if before is not None:
@@ -105,7 +105,7 @@ def _to_repeat(
     last = number - config.repeat_distance - 1
     if last < 1:
         return None
-    start = 1 + draw(config.seed, f"repeat:{person.id}:{number}") % last
+    start = 1 + _draw(db, config, f"repeat:{person.id}:{number}") % last
     again = aliased(Assignment)
     judged = (
         select(Assignment)
@@ -130,6 +130,15 @@ def _to_repeat(
         if found is not None:
             return found
     return None
+
+
+def _draw(db: Session, config: CollectionConfig, key: str) -> int:
+    """A uniform 64-bit number."""
+    secret = db.get(Secret, 1)
+    if secret is None:
+        secret = Secret(id=1, text=secrets.token_urlsafe(32))
+        db.add(secret)
+    return draw(config.seed, f"{secret.text}:{key}")
 
 
 def _assigned(

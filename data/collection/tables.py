@@ -5,6 +5,8 @@ left is drawn for each assignment; verdicts are kept in terms of first and secon
 Judgements, retractions and changes are only ever added. Times are seconds since 1970, UTC.
 """
 
+from functools import partial
+from secrets import token_urlsafe
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint
@@ -25,10 +27,20 @@ class Table(DeclarativeBase):
     }
 
 
+class Secret(Table):
+    """One row: what makes the draws of this database its own."""
+
+    __tablename__ = "secrets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
 class Person(Table):
     __tablename__ = "people"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(default=partial(token_urlsafe, 12))  # in pages, for the id
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]  # Role
     state: Mapped[str]  # State

@@ -11,7 +11,7 @@ from glm_jax.data.collection.judging import Answer, judge
 from glm_jax.data.collection.people import pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
-from glm_jax.data.collection.tables import Assignment, Pair, Person
+from glm_jax.data.collection.tables import Assignment, Pair, Person, Secret
 
 PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
 LEASE = 60 * PLAIN.lease_minutes
@@ -139,6 +139,8 @@ def test_a_restart_changes_nothing(tmp_path, fill):
     for name, restarts in (("one.db", False), ("two.db", True)):
         store = open_store(str(tmp_path / name))
         ann = fill(config, store, prompts=15, gold=5, practice=2, annotators=1)["annotator-1"]
+        with writing(store) as db:
+            db.add(Secret(id=1, text="the same"))
         order = []
         while (shown := ask(store, ann, config)) is not None:
             order.append((str(shown.messages), shown.left))
@@ -149,6 +151,22 @@ def test_a_restart_changes_nothing(tmp_path, fill):
         store.dispose()
         orders.append(order)
     assert orders[0] == orders[1] and len(orders[0]) > 20
+
+
+def test_nobody_outside_can_work_out_the_draws(tmp_path, fill):
+    """The same seed, pairs and people in two databases: other sides, other places of gold."""
+    config = CollectionConfig(gold=0.5, repeats=0, overlap=0, practice=0)
+    found = []
+    for name in ("one.db", "two.db"):
+        store = open_store(str(tmp_path / name))
+        ann = fill(config, store, prompts=20, gold=20, annotators=1)["annotator-1"]
+        all_of(store, ann, config)
+        with reading(store) as db:
+            drawn = select(Assignment.swapped, Pair.purpose).join(Pair).order_by(Assignment.number)
+            found.append(list(zip(*db.execute(drawn), strict=True)))
+        store.dispose()
+    one, two = found
+    assert one[0][:20] != two[0][:20] and one[1][:20] != two[1][:20]
 
 
 @pytest.mark.parametrize(

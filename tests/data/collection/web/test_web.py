@@ -112,6 +112,17 @@ def test_nothing_tells_who_wrote_an_answer(collection):
     assert "secret-model" not in shown and "123456" not in shown
 
 
+def test_a_page_calls_its_reader_by_an_alias(collection):
+    """Whoever knows the number of a person is one step nearer to what is drawn for him."""
+    there = collection()
+    for name in ("Anna", "Ben"):
+        html = there.annotator(name).get("/").text
+        with writing(there.engine) as db:
+            person = db.scalars(select(Person).where(Person.name == name)).one()
+        assert re.search(r'data-person="(.*?)"', html)[1] == person.alias
+        assert len(person.alias) == 16 and str(person.id) != person.alias
+
+
 def test_what_stands_in_texts_does_nothing(collection, pair):
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3)) ![y](//z)"
     said = [{"role": "system", "content": evil}, {"role": "user", "content": evil}]
