@@ -26,6 +26,7 @@ class Judged:
     swapped_N: np.ndarray  # bool: the second response stood on the left
     repeat_N: np.ndarray  # bool
     to_decide_N: np.ndarray  # bool: asked of a senior for want of a majority
+    decides_N: np.ndarray  # bool: settles what the others say
     seconds_N: np.ndarray  # visible, active time
     created_N: np.ndarray  # seconds since 1970
     longer_N: np.ndarray  # characters that the first response is longer than the second
@@ -62,6 +63,7 @@ def read(db: Session) -> Judged:
             Assignment.swapped,
             Assignment.repeat,
             Assignment.to_decide,
+            func.coalesce(Pair.decision == Judgement.id, False),
             Judgement.milliseconds,
             Judgement.created,
             func.length(first.text) - func.length(second.text),
@@ -71,7 +73,7 @@ def read(db: Session) -> Judged:
         .join(second, Pair.second_id == second.id)
         .order_by(Judgement.id)
     ).all()
-    columns = list(zip(*found, strict=True)) if found else [()] * 11
+    columns = list(zip(*found, strict=True)) if found else [()] * 12
     names = sorted(set(columns[2]))
     number = {name: i for i, name in enumerate(names)}
     return Judged(
@@ -83,8 +85,9 @@ def read(db: Session) -> Judged:
         swapped_N=np.array(columns[5], bool),
         repeat_N=np.array(columns[6], bool),
         to_decide_N=np.array(columns[7], bool),
-        seconds_N=np.array(columns[8], float) / 1000,
-        created_N=np.array(columns[9], float),
-        longer_N=np.array(columns[10], np.int64),
+        decides_N=np.array(columns[8], bool),
+        seconds_N=np.array(columns[9], float) / 1000,
+        created_N=np.array(columns[10], float),
+        longer_N=np.array(columns[11], np.int64),
         names=names,
     )

@@ -196,6 +196,9 @@ def test_a_circle_of_three_is_found_by_majority(scene):
     }  # fmt: skip
     scene.judge("x", circle[2], "first")  # two against two: a tie, and the circle is open
     assert told(scene)["cycles"]["share"] == 0
+    circle[2].decision = scene.judge("boss", circle[2], "second", to_decide=True).id
+    scene.judge("y", circle[2], "first")  # whatever others say
+    assert told(scene)["cycles"]["share"] == 1 / 2
 
 
 def test_what_does_not_count_is_nowhere(scene):
