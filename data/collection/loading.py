@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -53,7 +54,7 @@ def load_pairs(
 
 def load_gold(
     db: Session,
-    pairs: Iterable[records.Pair],
+    pairs: Iterable[Item],
     config: CollectionConfig,
     now: float,
     *,
@@ -61,9 +62,10 @@ def load_gold(
 ) -> Loaded:
     """Pairs whose answer is known: to check attention, or for the practice round.
 
-    A pair keeps the purpose for which it was loaded first.
+    A pair keeps the purpose for which it was loaded first. Raises InputError for a sample, whose
+    pairs have no answer; roll back then.
     """
-    return _load(db, pairs, config, purpose)
+    return _load(db, map(partial(_answered, purpose), pairs), config, purpose)
 
 
 def publish(db: Session, guidelines: str, now: float) -> int:
@@ -196,6 +198,14 @@ class _Batch:
                 "place": draw(config.seed, f"place:{key}") >> 1,  # fits a signed 64-bit column
             }
         )
+
+
+def _answered(purpose: Purpose, item: Item) -> Item:
+    if isinstance(item, records.Sample):
+        raise InputError(
+            f"{item.id!r}: {purpose} needs pairs with `chosen` and `rejected`, and this is a sample"
+        )
+    return item
 
 
 def _prompt_id(item: Item) -> str:

@@ -81,6 +81,15 @@ def test_gold_keeps_its_answer(engine):
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("purpose", ["gold", "practice"])
+def test_samples_have_no_answer_to_check_people_by(engine, purpose):
+    with pytest.raises(InputError, match=f"'q': {purpose} needs pairs with `chosen`"):
+        with writing(engine) as db:
+            load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, 0.0, purpose=purpose)
+    with reading(engine) as db:
+        assert db.scalars(select(Pair)).all() == []
+
+
 def test_overlap_is_drawn_by_hash(engine, tmp_path):
     config = CollectionConfig(overlap=0.3, annotators=4)
     found = [pair("a", "b", f"prompt {i}") for i in range(1000)]
