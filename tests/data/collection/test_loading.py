@@ -83,9 +83,9 @@ def test_gold_keeps_its_answer(engine):
 
 @pytest.mark.parametrize("purpose", ["gold", "practice"])
 def test_samples_have_no_answer_to_check_people_by(engine, purpose):
-    with pytest.raises(InputError, match=f"'q': {purpose} needs pairs with `chosen`"):
-        with writing(engine) as db:
-            load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, 0.0, purpose=purpose)
+    message = f"'q': {purpose} needs pairs with `chosen`"
+    with pytest.raises(InputError, match=message), writing(engine) as db:
+        load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, 0.0, purpose=purpose)
     with reading(engine) as db:
         assert db.scalars(select(Pair)).all() == []
 
