@@ -73,6 +73,7 @@ class Prompt(Table):
     __tablename__ = "prompts"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)  # a hash of the messages: no prompt twice
     messages: Mapped[list[Any]]
     category: Mapped[str | None]
     language: Mapped[str | None]

@@ -44,7 +44,9 @@ class Scene:
         prompt = f"p{self.pairs}" if prompt is None else prompt
         if self.db.get(tables.Prompt, prompt) is None:
             said = [{"role": "user", "content": f"What of {prompt}?"}]
-            self._add(tables.Prompt(id=prompt, messages=said, category="talk", language="en"))
+            self._add(
+                tables.Prompt(id=prompt, key=prompt, messages=said, category="talk", language="en")
+            )
         ids = [f"{prompt}/{first}", f"{prompt}/{second}"]
         for name, text in zip(ids, texts or (first, second), strict=True):
             if self.db.get(tables.Response, name) is None:
