@@ -3,8 +3,9 @@
 An assignment of a label (not a repeat) holds a place while it is open, and once it is answered;
 not if the answer is "unwilling" (someone else may be willing), or its person is invalidated. When
 as many as are wanted have answered, one verdict needs more than half of all answers, those who
-could not judge included; otherwise there is one place more, for a senior. While that is held
-nobody else gets the pair, whatever becomes of the other places.
+could not judge included. Otherwise the vote of a senior decides who is among them, the first one's
+if there are several; without one there is one place more, for a senior. While that is held nobody
+else gets the pair, whatever becomes of the other places.
 
 Queues: "practice" and "gold" wait for everybody; in "new" a pair is until its places are taken;
 one that lost a holder is "back", and goes first; "senior" ones wait for a senior.
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Retraction
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Retraction
 
 VOTES = ("first", "second", "tie")
 AT_ONCE = 500
@@ -30,6 +31,7 @@ class Place(NamedTuple):
     to_decide: bool
     judgement: int | None
     verdict: str | None
+    by_senior: bool
 
 
 def recount(db: Session, pair_ids: Collection[int]) -> None:
@@ -76,7 +78,14 @@ def _holding(pair_ids: list[int]) -> Select[tuple[Any, ...]]:
         Assignment.person_id.not_in(invalidated()),
     )
     return (
-        select(Assignment.pair_id, Assignment.to_decide, Judgement.id, Judgement.verdict)
+        select(
+            Assignment.pair_id,
+            Assignment.to_decide,
+            Judgement.id,
+            Judgement.verdict,
+            Person.role == "senior",
+        )
+        .join(Person, Person.id == Assignment.person_id)
         .outerjoin(Judgement, and_(Judgement.assignment_id == Assignment.id, ~undone()))
         .where(
             Assignment.pair_id.in_(pair_ids),
@@ -94,6 +103,7 @@ def _settle(pair: Pair, held: list[Place]) -> None:
     queue = "new" if pair.queue == "new" and missing <= pair.missing else "back"
     if not missing and not deciders and _are_divided(votes):
         missing, queue = 1, "senior"
+        deciders = [place for place in votes if place.by_senior and place.verdict in VOTES]
     decisions = [place.judgement for place in deciders if place.judgement is not None]
     pair.decision = decisions[0] if decisions else None
     pair.missing = 0 if deciders else missing

@@ -8,10 +8,11 @@ from sqlalchemy import func, select
 
 from glm_jax.data.collection.assignment import next_assignment, reassign
 from glm_jax.data.collection.judging import Answer, judge
-from glm_jax.data.collection.people import pause, resume
+from glm_jax.data.collection.people import invite, pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
 from glm_jax.data.collection.tables import Assignment, Pair, Person, Secret
+from glm_jax.errors import InputError
 
 PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
 LEASE = 60 * PLAIN.lease_minutes
@@ -192,6 +193,40 @@ def test_without_a_majority_a_senior_decides(engine, fill, sides, goes):
     if goes:
         say(engine, people["senior-1"], shown, "tie", config)
         assert ask(engine, people["senior-2"], config) is None
+
+
+def divided(engine, people, names, config):
+    """They get the one pair there is, and say different things of it; the judgement of the last."""
+    for name, side in zip(names, ("tie", "left"), strict=True):
+        last = say(engine, people[name], ask(engine, people[name], config), side, config)
+    return last
+
+
+def waiting(engine):
+    with reading(engine) as db:
+        pair = db.scalars(select(Pair)).one()
+        return pair.queue, pair.missing, pair.decision
+
+
+def test_a_senior_among_those_who_judged_has_decided(engine, fill):
+    """One who has had the pair cannot be asked again: a lone one would block it for ever."""
+    config = CollectionConfig(overlap=1, annotators=2, gold=0, repeats=0, practice=0)
+    people = fill(config, prompts=1, annotators=1, seniors=1)
+    last = divided(engine, people, ("annotator-1", "senior-1"), config)
+    assert waiting(engine) == (None, 0, last.id)
+
+
+def test_an_annotator_can_be_made_a_senior(engine, fill):
+    """What was divided between them is decided by that, and nothing else is."""
+    config = CollectionConfig(overlap=1, annotators=2, gold=0, repeats=0, practice=0)
+    people = fill(config, prompts=1, annotators=3)
+    last = divided(engine, people, ("annotator-1", "annotator-2"), config)
+    for name, expected in (("3", ("senior", 1, None)), ("2", (None, 0, last.id))):
+        with writing(engine) as db:
+            invite(db, f"annotator-{name}", "senior", 0.0)
+        assert waiting(engine) == expected
+    with writing(engine) as db, pytest.raises(InputError, match="as senior, not as annotator"):
+        invite(db, "annotator-2", "annotator", 0.0)
 
 
 def test_who_is_unwilling_leaves_the_pair_to_others(engine, fill):

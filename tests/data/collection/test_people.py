@@ -55,7 +55,7 @@ def test_passwords(engine):
 
 @pytest.mark.parametrize(
     ("name", "role"), [("", "annotator"), ("x" * 65, "annotator"), ("a\nb", "annotator"),
-                       ("Ann", "senior")],
+                       ("Ann", "administrator")],
 )  # fmt: skip
 def test_who_cannot_be_invited(engine, name, role):
     with writing(engine) as db:

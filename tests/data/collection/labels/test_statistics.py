@@ -223,7 +223,16 @@ def test_progress_days_and_time(scene):
     scene.judge("v", other, "tie", created=NOON, milliseconds=60_000)
     recount(scene.db, [pair.id, other.id])  # one more for the first, a senior for the second
     found = told(scene, NOON + 60)
-    assert found["progress"] == {"pairs": 4, "done": 1, "missing": 3, "senior": 1, "open": 0}
+    assert found["progress"] == {
+        "pairs": 4,
+        "done": 1,
+        "missing": 3,
+        "senior": 1,
+        "stuck": 1,
+        "open": 0,
+    }
+    scene.person("boss", "senior")
+    assert told(scene, NOON + 60)["progress"]["stuck"] == 0
     throughput = found["throughput"]
     assert (throughput["last_hour"], throughput["last_day"], throughput["all"]) == (1, 2, 3)
     assert [day["judgements"] for day in throughput["days"]] == [1, 2]
