@@ -69,11 +69,12 @@ def _first(
 ) -> Assignment | None:
     """Assigns the first pair in a queue that the person has not had; None if there is none."""
     had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
+    given_back = (Assignment.fate == "returned") & (Assignment.leased_until <= now)
     first = (
         select(Pair, Assignment)
         .outerjoin(Assignment, had)
         .where(Pair.queue == queue)
-        .where(Assignment.id.is_(None) | (Assignment.fate == "returned"))
+        .where(Assignment.id.is_(None) | given_back)
         .order_by(Pair.place)
         .limit(1)
         .with_for_update(of=Pair, key_share=True)

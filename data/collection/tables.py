@@ -127,7 +127,7 @@ class Assignment(Table):
         default=False
     )  # given to a senior for want of a majority
     fate: Mapped[str] = mapped_column(default="open")  # Fate
-    leased_until: Mapped[float]
+    leased_until: Mapped[float]  # if returned: it comes to the same person no sooner
     created: Mapped[float]
 
 

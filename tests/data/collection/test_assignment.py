@@ -75,8 +75,13 @@ def test_a_lease_ends_only_if_someone_else_asks(engine, fill):
     back = ask(engine, ann, now=4 * LEASE)
     assert back == held
     with writing(engine) as db:
-        assert reassign(db, ann, people["admin"], 4 * LEASE) == 1
-    assert ask(engine, eve, now=4 * LEASE).messages == held.messages
+        assert reassign(db, ann, people["admin"], PLAIN, 4 * LEASE) == 1
+    assert ask(engine, ann, now=5 * LEASE - 1) is None, "not whom it was just taken from"
+    again = ask(engine, eve, now=5 * LEASE - 1)
+    assert again.messages == held.messages
+    with writing(engine) as db:
+        assert reassign(db, eve, people["admin"], PLAIN, 5 * LEASE) == 1
+    assert ask(engine, ann, now=5 * LEASE) == held, "nobody else wanted it"
 
 
 def test_overlap_gives_a_pair_to_so_many_and_to_nobody_twice(engine, fill):

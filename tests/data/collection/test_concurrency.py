@@ -71,7 +71,7 @@ def act(engine: Engine, everybody: dict[str, Person], times: int, seed: int) -> 
                 with writing(engine) as db:
                     step(db, everybody[name], person, "a try", clock.now)
             with writing(engine) as db:
-                reassign(db, everybody[name], person, clock.now)
+                reassign(db, everybody[name], person, CONFIG, clock.now)
                 people.pause(db, everybody[name], person, clock.now)
                 people.resume(db, everybody[name], person, clock.now)
 
