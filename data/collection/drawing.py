@@ -102,9 +102,15 @@ def _first(
 def _to_repeat(
     db: Session, person: Person, config: CollectionConfig, number: int
 ) -> Assignment | None:
-    """A label that the person has judged, `repeat_distance` pairs ago or more, and only once."""
+    """A label that the person has judged, `repeat_distance` pairs ago or more, and only once.
+
+    That is by number, and by time, too: what was undone and judged again was just seen.
+    """
     last = number - config.repeat_distance - 1
-    if last < 1:
+    of_person = select(Judgement.id).join(Assignment).where(Assignment.person_id == person.id)
+    recent = of_person.where(~undone()).order_by(Judgement.id.desc())
+    since = db.scalars(recent.limit(config.repeat_distance)).all()
+    if last < 1 or len(since) < config.repeat_distance:
         return None
     start = 1 + _draw(db, config, f"repeat:{person.id}:{number}") % last
     again = aliased(Assignment)
@@ -118,6 +124,7 @@ def _to_repeat(
             ~Assignment.repeat,
             Pair.purpose == "label",
             Judgement.verdict.in_(VOTES),
+            Judgement.id < since[-1],
             ~undone(),
             ~exists().where(
                 again.pair_id == Assignment.pair_id, again.person_id == person.id, again.repeat

@@ -1,13 +1,14 @@
 """Who gets which pair: no pair twice, leases, gold and repeats in their places, seniors."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 from sqlalchemy import func, select
 
 from glm_jax.data.collection.assignment import next_assignment, reassign
-from glm_jax.data.collection.judging import Answer, judge
+from glm_jax.data.collection.judging import Answer, judge, undo
 from glm_jax.data.collection.people import invite, pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
@@ -157,6 +158,27 @@ def test_a_restart_changes_nothing(tmp_path, fill):
         store.dispose()
         orders.append(order)
     assert orders[0] == orders[1] and len(orders[0]) > 20
+
+
+def test_a_repeat_is_far_from_the_last_judgement_of_its_pair(engine, fill):
+    """An undone pair that is judged again last has just been seen, whatever its number."""
+    config = CollectionConfig(gold=0, repeats=1, repeat_distance=3, overlap=0, practice=0)
+    ann = fill(config, prompts=9, annotators=1)["annotator-1"]
+    seen = [ask(engine, ann, config)]
+    for _ in range(3):
+        say(engine, ann, seen[-1], config=config)
+        seen.append(ask(engine, ann, config))
+    with writing(engine) as db:
+        for _ in range(3):
+            undo(db, ann, 0.0)
+    say(engine, ann, seen[3], config=config)  # 4, 2, 3, 1
+    again = [replace(seen[i], attempt=2) for i in (1, 2, 0)]
+    for shown in again:
+        say(engine, ann, shown, config=config)
+    fresh = ask(engine, ann, config)
+    assert fresh.messages not in [shown.messages for shown in seen]
+    say(engine, ann, fresh, config=config)
+    assert ask(engine, ann, config).messages == seen[1].messages
 
 
 def test_nobody_outside_can_work_out_the_draws(tmp_path, fill):
