@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 
 Asked = Literal["no", "optional", "required"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,3 +41,10 @@ class CollectionConfig:
     "after which annotators and administrators sign in again"
     seed: Annotated[int, Field(ge=0)] = 0
     "of sides, of overlap, and of the order of pairs"
+
+    def __post_init__(self):
+        if self.gold + self.repeats > 1:
+            raise InputError(
+                "gold and repeats are shares of the same pairs: together at most 1, got "
+                f"{self.gold} and {self.repeats}"
+            )

@@ -160,6 +160,11 @@ def test_a_restart_changes_nothing(tmp_path, fill):
     assert orders[0] == orders[1] and len(orders[0]) > 20
 
 
+def test_gold_and_repeats_are_shares_of_the_same_pairs():
+    with pytest.raises(InputError, match=r"together at most 1, got 0\.7 and 0\.4"):
+        CollectionConfig(gold=0.7, repeats=0.4)
+
+
 def test_a_repeat_is_far_from_the_last_judgement_of_its_pair(engine, fill):
     """An undone pair that is judged again last has just been seen, whatever its number."""
     config = CollectionConfig(gold=0, repeats=1, repeat_distance=3, overlap=0, practice=0)

@@ -214,7 +214,7 @@ def test_who_was_restored_is_no_decision(engine, fill):
 
 
 def test_practice_does_not_count(engine, fill):
-    config = CollectionConfig(gold=1, practice=1, pass_mark=0)
+    config = CollectionConfig(gold=1, repeats=0, practice=1, pass_mark=0)
     ann = fill(config, prompts=1, gold=1, practice=1)["annotator-1"]
     for _ in range(3):
         say(engine, ann, ask(engine, ann, config), config)
