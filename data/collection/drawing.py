@@ -107,10 +107,12 @@ def _to_repeat(
     That is by number, and by time, too: what was undone and judged again was just seen.
     """
     last = number - config.repeat_distance - 1
+    if last < 1:
+        return None
     of_person = select(Judgement.id).join(Assignment).where(Assignment.person_id == person.id)
     recent = of_person.where(~undone()).order_by(Judgement.id.desc())
     since = db.scalars(recent.limit(config.repeat_distance)).all()
-    if last < 1 or len(since) < config.repeat_distance:
+    if len(since) < config.repeat_distance:
         return None
     start = 1 + _draw(db, config, f"repeat:{person.id}:{number}") % last
     again = aliased(Assignment)

@@ -40,7 +40,7 @@ class CollectionConfig:
     session_hours: PositiveFloat = 12.0
     "after which annotators and administrators sign in again"
     seed: Annotated[int, Field(ge=0)] = 0
-    "of sides, of overlap, and of the order of pairs"
+    "of overlap and order; with a secret of the database of sides, gold and repeats, too"
 
     def __post_init__(self):
         if self.gold + self.repeats > 1:
