@@ -225,6 +225,9 @@ def test_without_a_majority_a_senior_decides(engine, fill, sides, goes):
     if goes:
         say(engine, people["senior-1"], shown, "tie", config)
         assert ask(engine, people["senior-2"], config) is None
+    with reading(engine) as db:
+        to_decide = db.scalars(select(Assignment.person_id).where(Assignment.to_decide)).all()
+    assert to_decide == [people["senior-1"].id] * goes
 
 
 def divided(engine, people, names, config):
