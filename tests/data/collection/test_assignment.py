@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from glm_jax.data.collection.assignment import next_assignment, reassign
 from glm_jax.data.collection.judging import Answer, judge, undo
@@ -146,8 +146,6 @@ def test_a_restart_changes_nothing(tmp_path, fill):
     for name, restarts in (("one.db", False), ("two.db", True)):
         store = open_store(str(tmp_path / name))
         ann = fill(config, store, prompts=15, gold=5, practice=2, annotators=1)["annotator-1"]
-        with writing(store) as db:
-            db.add(Secret(id=1, text="the same"))
         order = []
         while (shown := ask(store, ann, config)) is not None:
             order.append((str(shown.messages), shown.left))
@@ -193,6 +191,8 @@ def test_nobody_outside_can_work_out_the_draws(tmp_path, fill):
     for name in ("one.db", "two.db"):
         store = open_store(str(tmp_path / name))
         ann = fill(config, store, prompts=20, gold=20, annotators=1)["annotator-1"]
+        with writing(store) as db:
+            db.execute(delete(Secret))
         all_of(store, ann, config)
         with reading(store) as db:
             drawn = select(Assignment.swapped, Pair.purpose).join(Pair).order_by(Assignment.number)
