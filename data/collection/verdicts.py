@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.judging import counted
@@ -26,6 +27,7 @@ class Verdict(NamedTuple):
     annotator: str
     swapped: bool
     repeat: bool
+    decides: bool
     pair_id: int
     purpose: str
     answer: str | None
@@ -68,6 +70,7 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             Person.name,
             Assignment.swapped,
             Assignment.repeat,
+            func.coalesce(Pair.decision == Judgement.id, False),
             Pair.id,
             Pair.purpose,
             Pair.answer,
@@ -97,6 +100,22 @@ def by_pair(db: Session) -> Iterator[list[Verdict]]:
         once = [one for one in said if one.verdict in PREFERENCES and one.is_label]
         if once:
             yield once
+
+
+def deciding(said: list[Verdict]) -> list[Verdict]:
+    """What decides a pair: the senior's decision, or everything that was said of it."""
+    return [one for one in said if one.decides] or said
+
+
+def weights(db: Session) -> dict[int, int]:
+    """How many votes the decision of each decided pair has: one more than all others together."""
+    of_pairs = (
+        counted(db)
+        .with_only_columns(Pair.id, func.count())
+        .where(Pair.decision.is_not(None), ~Assignment.repeat, Judgement.verdict.in_(PREFERENCES))
+        .group_by(Pair.id)
+    )
+    return dict(db.execute(of_pairs).all())
 
 
 def by_prompt(db: Session) -> Iterator[list[Verdict]]:

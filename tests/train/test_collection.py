@@ -62,8 +62,9 @@ def test_from_samples_to_a_reward_model(collect, model, tmp_path, capsys):
         run("collect", "simulate", shown, "--links", links, "--length-bias", "0")
     run("collect", "statistics", "--db", db, "--json")
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert figures["progress"]["missing"] == 0
-    assert figures["agreement"]["alpha"]["value"] > 0.3
+    progress = figures["progress"]
+    assert progress["missing"] == progress["senior"] == progress["stuck"], "no seniors were invited"
+    assert figures["agreement"]["alpha"]["value"] > 0.2
 
     labels, kept = tmp_path / "labels.jsonl", tmp_path / "kept.jsonl"
     run("collect", "export", "--db", db, "--output", labels, "--kind", "raw")
@@ -74,7 +75,7 @@ def test_from_samples_to_a_reward_model(collect, model, tmp_path, capsys):
         for pair in pairs
         if (task := Task.from_record(pair.task))
     )
-    assert right[True] / right.total() > 0.8
+    assert right[True] / right.total() > 0.7
     run_folder = tmp_path / "reward"
     (tmp_path / "reward.yaml").write_text(
         f"run: {run_folder}\nmodel: {model}\npairs: {kept}\nheldout: 0.2\nmax_length: 64\n"

@@ -54,15 +54,16 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
 
 def act(request: Request, action: str, who: Administrator, form: CheckedForm) -> Response:
     """Pauses, resumes, invalidates or restores a person, or gives the pairs he has to others."""
-    now, reason = request.app.state.clock(), str(form.get("reason", "")).strip()
-    with writing(request.app.state.engine) as db:
+    state, reason = request.app.state, str(form.get("reason", "")).strip()
+    now = state.clock()
+    with writing(state.engine) as db:
         by, person = db.get_one(Person, who.id), _person(db, form)
         if action == "pause":
             people.pause(db, person, by, now)
         elif action == "resume":
             people.resume(db, person, by, now)
         elif action == "reassign":
-            assignment.reassign(db, person, by, now)
+            assignment.reassign(db, person, by, state.config, now)
         elif action in ("invalidate", "restore"):
             if not reason:
                 raise Refused("say why: the reason is kept with the change")

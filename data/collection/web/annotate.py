@@ -28,7 +28,7 @@ def home(request: Request) -> Response:
     if who.role == "administrator":
         return RedirectResponse("/admin", 303)
     state = request.app.state
-    with writing(state.engine) as db:
+    with writing(state.engine, flushed=False) as db:
         person = db.get_one(Person, who.id)
         shown = assignment.next_assignment(db, person, state.config, state.clock())
         now, version = person.state, guidelines.newest(db).version

@@ -70,7 +70,7 @@ def test_a_password_that_was_changed_while_it_was_verified(engine):
 
 @pytest.mark.parametrize(
     ("name", "role"), [("", "annotator"), ("x" * 65, "annotator"), ("a\nb", "annotator"),
-                       ("Ann", "senior")],
+                       ("Ann", "administrator")],
 )  # fmt: skip
 def test_who_cannot_be_invited(engine, name, role):
     with writing(engine) as db:

@@ -116,6 +116,29 @@ def test_a_round_trip_gives_the_same_labels(scene, truth, tmp_path, kind):
         assert (tuple(votes.values()) if votes else (1, 0, 0)) == expected_votes
 
 
+@pytest.mark.parametrize("kind", ["raw", "aggregated", "argilla", "labelstudio"])
+def test_a_senior_decides_what_is_exported(scene, tmp_path, kind):
+    """Three disagree on each pair, often with the senior; `data filter` follows the decision."""
+    expected = set()
+    for i in range(24):
+        pair, verdict = scene.pair(prompt=f"q{i}"), VERDICTS[i % 3]
+        for name, other in zip("uvw", VERDICTS, strict=False):
+            scene.judge(name, pair, other)
+        pair.decision = scene.judge("boss", pair, verdict, to_decide=True).id
+        if verdict != "tie":
+            expected.add((f"What of q{i}?", "a" if verdict == "first" else "b"))
+    path, kept = exported(scene, kind, tmp_path), tmp_path / "kept.jsonl"
+    filter_file(str(path), str(kept))
+    found = records.read(kept, Pair)
+    assert len(found) == 16
+    assert {(pair.prompt[0]["content"], pair.chosen) for pair in found} == expected
+    if kind in ("raw", "aggregated"):
+        assert all(tuple(pair.votes.values()) == (5, 1, 1) for pair in found)
+    if kind == "raw":
+        whose = Counter(row.get("decided_by", row.get("annotator")) for row in lines(path))
+        assert whose == Counter(dict.fromkeys(["u", "v", "w", "boss"], 24))
+
+
 def test_repeats_are_exported_as_repeats(scene, truth, tmp_path):
     rows = lines(exported(scene, "repeats", tmp_path))
     assert rows and all(row["repeat"] and row["annotator"] != "bad" for row in rows)

@@ -93,6 +93,19 @@ def test_a_personal_link_leads_where_the_server_is(collection, url, link):
     assert page.status_code == 200 and re.findall(r"[\w:/.]*/enter/", page.text) == [link]
 
 
+def test_what_no_senior_may_decide_is_said(there):
+    """Until an annotator, who has judged those pairs, is made a senior."""
+    boss, ana, bo = there.annotator("lead", "administrator"), *map(there.annotator, ("Ana", "Bo"))
+    judge_all(ana, "tie")
+    judge_all(bo, "cannot_judge")
+    assert "5 of them no senior who is here may decide" in boss.get("/admin").text
+    assert boss.submit("/admin/invite", "/admin", name="Ana", role="senior").status_code == 200
+    there.now += REST
+    page = boss.get("/admin").text
+    assert "may decide" not in page and "5 of them" not in page
+    assert len(boss.get("/admin/export/aggregated").text.splitlines()) == 5
+
+
 def test_pause_and_resume(there):
     boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     assert act(there, boss, "pause", "Ana").headers["location"] == "/admin#people"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
@@ -108,6 +108,33 @@ def test_nothing_tells_who_wrote_an_answer(collection):
     shown = collection(samples).annotator("Anna").get("/").text
     assert "Answer 0" in shown and "Answer 1" in shown
     assert "secret-model" not in shown and "123456" not in shown
+
+
+def test_answers_wait_for_the_disk_and_pages_do_not(collection):
+    there, pragmas = collection(), []
+    browser = there.annotator("Anna")
+
+    @event.listens_for(there.engine, "before_cursor_execute")
+    def executed(connection, cursor, statement, *_):
+        if "synchronous" in statement:
+            pragmas.append(statement.split()[-1])
+
+    form = browser.form("/judge")
+    assert "NORMAL" in pragmas
+    pragmas.clear()
+    browser.post("/judge", data=form | {"side": "tie"}, headers=JSON)
+    assert len(there.judgements()) == 1 and set(pragmas) == {"FULL"}
+
+
+def test_a_page_calls_its_reader_by_an_alias(collection):
+    """Whoever knows the number of a person is one step nearer to what is drawn for him."""
+    there = collection()
+    for name in ("Anna", "Ben"):
+        html = there.annotator(name).get("/").text
+        with writing(there.engine) as db:
+            person = db.scalars(select(Person).where(Person.name == name)).one()
+        assert re.search(r'data-person="(.*?)"', html)[1] == person.alias
+        assert len(person.alias) == 16 and str(person.id) != person.alias
 
 
 def test_what_stands_in_texts_does_nothing(collection, pair):
