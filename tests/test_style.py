@@ -52,6 +52,6 @@ def test_a_file_holds_one_idea(file):
 
 @pytest.mark.parametrize("file", PACKAGES, ids=name)
 def test_packages_name_no_hosts(file):
-    """But for sources, and this machine: whatever is fetched is named by the user."""
-    known = r"(arxiv\.org|www\.w3\.org|github\.com)/|127\.0\.0\.1|\{host\}"
+    """But for sources and for this machine: whatever is fetched is named by the user."""
+    known = r"(arxiv\.org|www\.w3\.org|github\.com)/|127\.0\.0\.1:|\{"
     assert not re.findall(rf"https?://(?!{known})\S+", file.read_text(encoding="utf-8"))

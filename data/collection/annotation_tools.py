@@ -1,5 +1,6 @@
 """Labels as other tools hold them, in the rows that `data.layouts` reads back.
 
+Of a pair that a senior decided they hold the decision alone: they know no votes of more weight.
 Criteria are told in words that name no response: whoever reads such a file must not take them for
 the judgement itself.
 """
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.verdicts import Verdict, by_pair
+from glm_jax.data.collection.verdicts import Verdict, by_pair, deciding
 
 FIELDS = {"first": "response_1", "second": "response_2"}
 CRITERION = {"first": "1 better", "second": "2 better", "tie": "no difference"}
@@ -17,7 +18,7 @@ CRITERION = {"first": "1 better", "second": "2 better", "tie": "no difference"}
 
 def argilla(db: Session) -> Iterator[dict[str, Any]]:
     """One record a pair: fields, and each annotator's responses to the questions."""
-    for said in by_pair(db):
+    for said in map(deciding, by_pair(db)):
         responses: dict[str, list[dict[str, Any]]] = {}
         for one in said:
             answers = {
@@ -39,7 +40,7 @@ def argilla(db: Session) -> Iterator[dict[str, Any]]:
 
 def labelstudio(db: Session) -> Iterator[dict[str, Any]]:
     """One task a pair, each annotator's annotation made with `Pairwise`, or `Choices` for a tie."""
-    for said in by_pair(db):
+    for said in map(deciding, by_pair(db)):
         yield {
             "id": str(said[0].pair_id),
             "data": _shown(said[0]) | _known(said[0]),

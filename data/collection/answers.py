@@ -31,6 +31,8 @@ class Answer:
     comment: str | None = None
     milliseconds: int = 0
     "of visible, active time"
+    guidelines: int | None = None
+    "the version that was in force when the pair was shown; None: nothing is known of it"
     attempt: int | None = None
     "from `Shown`; None: whichever is due"
 

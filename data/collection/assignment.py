@@ -2,9 +2,10 @@
 
 What a person has open comes first; `drawing` says what comes then. An assignment is a lease: when
 it is over and someone else asks for a pair, its pair goes back. It may come to the same person
-again, who has not judged it.
+again, who has not judged it; after `reassign` only when another lease would be over.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
@@ -72,14 +73,16 @@ def next_assignment(
     return _shown(db, person, assignment, config)
 
 
-def reassign(db: Session, person: Person, by: Person, now: float) -> int:
+def reassign(db: Session, person: Person, by: Person, config: CollectionConfig, now: float) -> int:
     """Gives the labels that the person has open to others at once; how many."""
     handing_out(db)
     person = locked(db, person)
     returned = _return(db, Assignment.person_id == person.id)
-    about = {"pairs": returned}
+    for assignment in returned:
+        assignment.leased_until = now + 60 * config.lease_minutes
+    about = {"pairs": len(returned)}
     db.add(Change(kind="reassigned", person_id=person.id, by_id=by.id, about=about, created=now))
-    return returned
+    return len(returned)
 
 
 def _return_expired(db: Session, person: Person, now: float) -> None:
@@ -87,7 +90,7 @@ def _return_expired(db: Session, person: Person, now: float) -> None:
     _return(db, Assignment.leased_until < now, Assignment.person_id != person.id)
 
 
-def _return(db: Session, *which: ColumnElement[bool]) -> int:
+def _return(db: Session, *which: ColumnElement[bool]) -> Sequence[Assignment]:
     returned = db.scalars(
         select(Assignment)
         .join(Pair)
@@ -98,7 +101,7 @@ def _return(db: Session, *which: ColumnElement[bool]) -> int:
     for assignment in returned:
         assignment.fate = "returned"
     recount(db, [assignment.pair_id for assignment in returned])
-    return len(returned)
+    return returned
 
 
 def _shown(db: Session, person: Person, assignment: Assignment, config: CollectionConfig) -> Shown:

@@ -17,7 +17,7 @@ EXAMPLES = 10  # prompts that are named
 
 
 def contradictions(db: Session, judged: Judged) -> dict[str, Any]:
-    """How often `glm-rlhf data filter` would find a prompt cyclic, by the majority of each pair.
+    """How often `glm-rlhf data filter` would find a prompt cyclic, by majorities and decisions.
 
     Of the prompts with three preferences or more, which is where cycles can be; of all, and by
     category. `pairs`: all that lie on cycles; `examples`: ids of such prompts.
@@ -46,6 +46,8 @@ def contradictions(db: Session, judged: Judged) -> dict[str, Any]:
 def _edges(db: Session, judged: Judged) -> list[tuple[str, str, str]]:
     """Prompt, better and worse response of every pair that is not a tie."""
     said = judged.take(~judged.repeat_N & (judged.verdict_N <= FIRST))
+    decided = said.take(said.decides_N)
+    said = said.take(~np.isin(said.pair_N, decided.pair_N) | said.decides_N)
     votes: dict[int, list[int]] = {}
     for pair, verdict in zip(said.pair_N.tolist(), said.verdict_N.tolist(), strict=True):
         votes.setdefault(pair, [0, 0, 0])[verdict] += 1

@@ -20,8 +20,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def daily(db: Session) -> Iterator[dict[str, Any]]:
-    """By day (UTC) and annotator; `judged` is everything that counts, `labels` what is exported
-    as such, and `hours` the visible, active time."""
+    """By day (UTC) and annotator; `judged` is everything that counts, `labels` what is exported as
+    such, `ties`, `cannot_judge` and `unwilling` are of the pairs to be labelled, and `hours` is the
+    visible, active time."""
     found = judged.read(db)
     days = [day(created).isoformat() for created in found.created_N.tolist()]
     whose = list(zip(days, found.person_N.tolist(), strict=True))
@@ -31,15 +32,15 @@ def daily(db: Session) -> Iterator[dict[str, Any]]:
     for (at, person), numbers in sorted(rows.items()):
         mine = found.take(np.array(numbers))
         gold_N = (mine.right_N >= 0) & ~mine.repeat_N
-        once_N = ~mine.repeat_N
+        label_N = (mine.right_N < 0) & ~mine.repeat_N
         told = (
             at,
             mine.names[person],
             len(mine),
-            int((once_N & (mine.verdict_N <= FIRST)).sum()),
-            int((once_N & (mine.verdict_N == TIE)).sum()),
-            int((once_N & (mine.verdict_N == VERDICTS.index("cannot_judge"))).sum()),
-            int((once_N & (mine.verdict_N == VERDICTS.index("unwilling"))).sum()),
+            int((label_N & (mine.verdict_N <= FIRST)).sum()),
+            int((label_N & (mine.verdict_N == TIE)).sum()),
+            int((label_N & (mine.verdict_N == VERDICTS.index("cannot_judge"))).sum()),
+            int((label_N & (mine.verdict_N == VERDICTS.index("unwilling"))).sum()),
             int(mine.repeat_N.sum()),
             int((gold_N & (mine.verdict_N <= FIRST)).sum()),
             int((gold_N & (mine.verdict_N == mine.right_N)).sum()),

@@ -1,7 +1,7 @@
 """Which pair a person sees next: gold, a repeat, or a label.
 
 The person's n-th pair (n = 1, 2, 3, ...) is, by one uniform number that is the hash of
-(seed, person, n):
+(seed, secret of the database, person, n), which nobody outside can work out:
 
 - in the practice round: the next practice pair, until there were `config.practice`;
 - below `gold`: the next gold pair that the person has not had;
@@ -17,16 +17,14 @@ So a server that starts again goes on as it would have gone on.
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import case, exists, func, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.places import VOTES, undone
 from glm_jax.data.collection.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue, Secret
 from glm_jax.data.records import draw
-
-START = -1  # before every place
 
 
 def draw_next(
@@ -36,7 +34,7 @@ def draw_next(
     number = 1 + (
         db.scalar(select(func.max(Assignment.number)).where(Assignment.person_id == person.id)) or 0
     )
-    swapped = draw(config.seed, f"side:{person.id}:{number}") % 2 == 1
+    swapped = _draw(db, config, f"side:{person.id}:{number}") % 2 == 1
     if person.state == "practising":
         in_practice = practice_round(db, person, config)
         if not in_practice.is_over():
@@ -44,7 +42,7 @@ def draw_next(
         person.state = "active" if in_practice.is_passed(config.pass_mark) else "failed"
         if person.state == "failed":
             return None
-    chance = draw(config.seed, f"{person.id}:{number}") / 2**64
+    chance = _draw(db, config, f"kind:{person.id}:{number}") / 2**64
     if config.gold <= chance < config.gold + config.repeats:
         before = _to_repeat(db, person, config, number)
         if before is not None:
@@ -69,56 +67,54 @@ def _queues(person: Person, *, is_gold: bool) -> Iterator[Queue]:
 def _first(
     db: Session, person: Person, queue: Queue, number: int, swapped: bool, now: float
 ) -> Assignment | None:
-    """Assigns the first pair in a queue that the person has not had; None if there is none.
-
-    Of the long queues the part that the person has come through is not looked at again.
-    """
-    reached = {"new": person.reached, "gold": person.reached_gold}.get(queue, START)
+    """Assigns the first pair in a queue that the person has not had; None if there is none."""
     had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
+    given_back = (Assignment.fate == "returned") & (Assignment.leased_until <= now)
     first = (
-        select(Pair.id, Pair.place, Assignment)
+        select(Pair, Assignment)
         .outerjoin(Assignment, had)
-        .where(Pair.queue == queue, Pair.place > reached)
-        .where(Assignment.id.is_(None) | (Assignment.fate == "returned"))
+        .where(Pair.queue == queue)
+        .where(Assignment.id.is_(None) | given_back)
         .order_by(Pair.place)
         .limit(1)
+        .with_for_update(of=Pair, key_share=True)
+        .execution_options(populate_existing=True)
     )
-    while (found := db.execute(first).first()) is not None:
-        pair_id, place, assignment = found
-        if queue in ("gold", "practice") or _took_place(db, pair_id, queue):
-            break
-    else:
+    if queue == "new":  # the long one: what the person has come through is not looked at again
+        first = first.where(Pair.place > person.reached)
+    found = db.execute(first).first()
+    if found is None:
         return None
+    pair, assignment = found
     if queue == "new":
-        person.reached = place
-    if queue == "gold":
-        person.reached_gold = place
+        person.reached = pair.place
+    if pair.purpose == "label":
+        pair.missing -= 1
+        pair.queue = queue if pair.missing else None
     if assignment is None:
-        return _assigned(db, person, pair_id, number, swapped, now)
-    # It was given back, and is the same assignment again.
-    assignment.number, assignment.fate = number, "open"
+        assignment = _assigned(db, person, pair.id, number, swapped, now)
+    else:  # it was given back, and is the same assignment again
+        assignment.number, assignment.fate = number, "open"
+    assignment.to_decide = queue == "senior"
     return assignment
-
-
-def _took_place(db: Session, pair_id: int, queue: Queue) -> bool:
-    """Takes a place of a pair; not if the pair has left the queue since it was found there."""
-    taken = db.execute(
-        update(Pair)
-        .where(Pair.id == pair_id, Pair.queue == queue)
-        .values(missing=Pair.missing - 1, queue=case((Pair.missing > 1, queue)))
-        .execution_options(synchronize_session=False)
-    )
-    return taken.rowcount == 1
 
 
 def _to_repeat(
     db: Session, person: Person, config: CollectionConfig, number: int
 ) -> Assignment | None:
-    """A label that the person has judged, `repeat_distance` pairs ago or more, and only once."""
+    """A label that the person has judged, `repeat_distance` pairs ago or more, and only once.
+
+    That is by number, and by time, too: what was undone and judged again was just seen.
+    """
     last = number - config.repeat_distance - 1
     if last < 1:
         return None
-    start = 1 + draw(config.seed, f"repeat:{person.id}:{number}") % last
+    of_person = select(Judgement.id).join(Assignment).where(Assignment.person_id == person.id)
+    recent = of_person.where(~undone()).order_by(Judgement.id.desc())
+    since = db.scalars(recent.limit(config.repeat_distance)).all()
+    if len(since) < config.repeat_distance:
+        return None
+    start = 1 + _draw(db, config, f"repeat:{person.id}:{number}") % last
     again = aliased(Assignment)
     judged = (
         select(Assignment)
@@ -130,6 +126,7 @@ def _to_repeat(
             ~Assignment.repeat,
             Pair.purpose == "label",
             Judgement.verdict.in_(VOTES),
+            Judgement.id < since[-1],
             ~undone(),
             ~exists().where(
                 again.pair_id == Assignment.pair_id, again.person_id == person.id, again.repeat
@@ -143,6 +140,15 @@ def _to_repeat(
         if found is not None:
             return found
     return None
+
+
+def _draw(db: Session, config: CollectionConfig, key: str) -> int:
+    """A uniform 64-bit number."""
+    secret = db.get(Secret, 1)
+    if secret is None:
+        secret = Secret(id=1, text=secrets.token_urlsafe(32))
+        db.add(secret)
+    return draw(config.seed, f"{secret.text}:{key}")
 
 
 def _assigned(

@@ -15,14 +15,28 @@ from sqlalchemy.orm import Session
 from glm_jax.data import records, writing
 from glm_jax.data.collection.annotation_tools import argilla, labelstudio
 from glm_jax.data.collection.daily import as_csv, daily
-from glm_jax.data.collection.verdicts import PREFERENCES, Verdict, by_pair, by_prompt, verdicts
+from glm_jax.data.collection.verdicts import (
+    PREFERENCES,
+    Verdict,
+    by_pair,
+    by_prompt,
+    verdicts,
+    weights,
+)
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 
 
 def raw(db: Session) -> Iterator[dict[str, Any]]:
-    """One row a judgement, in the order in which they were made; hidden repeats are not here."""
-    return (_judgement(v) for v in verdicts(db) if v.verdict in PREFERENCES and not v.repeat)
+    """One row a label, in the order in which they were made.
+
+    A senior's decision has one vote more than all others of its pair together, so that they add up
+    to it. It is a verdict on them, not one of them: its person is `decided_by`, not `annotator`.
+    """
+    known = weights(db)
+    for said in verdicts(db):
+        if said.verdict in PREFERENCES and said.is_label:
+            yield _decision(said, known[said.pair_id]) if said.decides else _judgement(said)
 
 
 def repeats(db: Session) -> Iterator[dict[str, Any]]:
@@ -31,11 +45,20 @@ def repeats(db: Session) -> Iterator[dict[str, Any]]:
     return (_judgement(verdict) | {"repeat": True} for verdict in found)
 
 
+def gold(db: Session) -> Iterator[dict[str, Any]]:
+    """What was said of gold pairs, as rows like those of `raw`: no labels, but how good people are.
+
+    `right`: whether it is the known answer.
+    """
+    found = (v for v in verdicts(db) if v.verdict in PREFERENCES and v.is_gold)
+    return (_judgement(v) | {"gold": True, "right": v.verdict == v.answer} for v in found)
+
+
 def aggregated(db: Session) -> Iterator[dict[str, Any]]:
     """One row a pair, with the votes of all who judged it; ties are marked, and cycles stay.
 
-    The strength is the mean of those who prefer what the majority does. A senior's decision is one
-    vote more.
+    The strength is the mean of those who prefer what the majority does. A senior's decision has one
+    vote more than all others of its pair together.
     """
     for said in by_pair(db):
         yield _pair(said)
@@ -62,6 +85,7 @@ def prompt_quality(db: Session) -> Iterator[dict[str, Any]]:
 KINDS: dict[str, tuple[Callable[[Session], Iterator[dict[str, Any]]], str]] = {
     "raw": (raw, "jsonl"),
     "aggregated": (aggregated, "jsonl"),
+    "gold": (gold, "jsonl"),
     "repeats": (repeats, "jsonl"),
     "argilla": (argilla, "jsonl"),
     "labelstudio": (labelstudio, "jsonl"),
@@ -122,15 +146,22 @@ def _judgement(said: Verdict) -> dict[str, Any]:
         "criteria": {name: sides[value] for name, value in said.criteria.items()},
         "flags": said.flags,
         "comment": said.comment,
-        "gold": said.purpose == "gold",
         "guidelines": said.guidelines,
         "created": said.created,
     }
     return records.to_dict(pair) | {name: value for name, value in more.items() if value}
 
 
+def _decision(said: Verdict, weight: int) -> dict[str, Any]:
+    row = _judgement(said)
+    votes = dict.fromkeys(("chosen", "rejected", "tie"), 0)
+    votes["tie" if row["tie"] else "chosen"] = weight
+    return row | {"votes": votes, "decided_by": row.pop("annotator")}
+
+
 def _pair(said: Sequence[Verdict]) -> dict[str, Any]:
     counts = Counter(one.verdict for one in said)
+    counts.update({one.verdict: len(said) - 1 for one in said if one.decides})
     first = counts["first"] >= counts["second"]
     mine, other = ("first", "second") if first else ("second", "first")
     votes = records.Votes(chosen=counts[mine], rejected=counts[other], tie=counts["tie"])
@@ -144,8 +175,7 @@ def _pair(said: Sequence[Verdict]) -> dict[str, Any]:
         strength=sum(strengths) / len(strengths) if strengths and not tie else None,
         votes=votes,
     )
-    gold = {"gold": True} if said[0].purpose == "gold" else {}
-    return records.to_dict(pair) | gold
+    return records.to_dict(pair)
 
 
 def _compared(said: Verdict, first: bool, **more: Any) -> Pair:

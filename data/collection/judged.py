@@ -25,7 +25,8 @@ class Judged:
     right_N: np.ndarray  # what is right of gold, index in VERDICTS; -1 of the others
     swapped_N: np.ndarray  # bool: the second response stood on the left
     repeat_N: np.ndarray  # bool
-    decision_N: np.ndarray  # bool: of a senior, where there was no majority
+    to_decide_N: np.ndarray  # bool: asked of a senior for want of a majority
+    decides_N: np.ndarray  # bool: settles what the others say
     seconds_N: np.ndarray  # visible, active time
     created_N: np.ndarray  # seconds since 1970
     longer_N: np.ndarray  # characters that the first response is longer than the second
@@ -61,7 +62,8 @@ def read(db: Session) -> Judged:
             Pair.answer,
             Assignment.swapped,
             Assignment.repeat,
-            Pair.senior & (Person.role == "senior"),
+            Assignment.to_decide,
+            func.coalesce(Pair.decision == Judgement.id, False),
             Judgement.milliseconds,
             Judgement.created,
             func.length(first.text) - func.length(second.text),
@@ -71,7 +73,7 @@ def read(db: Session) -> Judged:
         .join(second, Pair.second_id == second.id)
         .order_by(Judgement.id)
     ).all()
-    columns = list(zip(*found, strict=True)) if found else [()] * 11
+    columns = list(zip(*found, strict=True)) if found else [()] * 12
     names = sorted(set(columns[2]))
     number = {name: i for i, name in enumerate(names)}
     return Judged(
@@ -82,9 +84,10 @@ def read(db: Session) -> Judged:
         right_N=np.array([VERDICTS.index(a) if a else -1 for a in columns[4]], np.int64),
         swapped_N=np.array(columns[5], bool),
         repeat_N=np.array(columns[6], bool),
-        decision_N=np.array(columns[7], bool),
-        seconds_N=np.array(columns[8], float) / 1000,
-        created_N=np.array(columns[9], float),
-        longer_N=np.array(columns[10], np.int64),
+        to_decide_N=np.array(columns[7], bool),
+        decides_N=np.array(columns[8], bool),
+        seconds_N=np.array(columns[9], float) / 1000,
+        created_N=np.array(columns[10], float),
+        longer_N=np.array(columns[11], np.int64),
         names=names,
     )

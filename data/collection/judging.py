@@ -55,13 +55,16 @@ def judge(
         raise Refused("this form is old: you have taken its answer back; load the page again")
     if person.state in ("paused", "failed"):
         raise Refused("you judge no pairs at present")
-    if assignment.fate == "returned" and not _has_place(db, person, assignment):
+    if assignment.fate == "returned" and not _has_place(db, assignment):
         raise Refused("your time for this pair was over, and someone else has it now")
+    newest = db.scalar(select(func.max(Guidelines.version))) or 0
+    if answer.guidelines is not None and not 1 <= answer.guidelines <= newest:
+        raise Refused("there is no such version of the guidelines")
     judgement = Judgement(
         assignment_id=assignment.id,
         attempt=attempt,
         milliseconds=answer.milliseconds,
-        guidelines=db.scalar(select(func.max(Guidelines.version))),
+        guidelines=answer.guidelines,
         created=now,
         **said,
     )
@@ -96,7 +99,7 @@ def undo(db: Session, person: Person, now: float) -> str | None:
     if last is None:
         return None
     assignment = fresh(db, Assignment, last.assignment_id)
-    if last.verdict == "unwilling" and not _has_place(db, person, assignment):
+    if last.verdict == "unwilling" and not _has_place(db, assignment):
         raise Refused("someone else has this pair now")
     assignment.fate, assignment.leased_until = "open", now + GRACE
     db.add(
@@ -139,12 +142,12 @@ def _says(judgement: Judgement, said: dict[str, Any]) -> bool:
     return all(getattr(judgement, name) == value for name, value in said.items())
 
 
-def _has_place(db: Session, person: Person, assignment: Assignment) -> bool:
-    """Whether what the person gave back can be theirs again."""
+def _has_place(db: Session, assignment: Assignment) -> bool:
+    """Whether a place that was given back is still free."""
     pair = fresh(db, Pair, assignment.pair_id)
     if pair.purpose != "label" or assignment.repeat:
         return True
-    return pair.missing > 0 and (not pair.senior or person.role == "senior")
+    return pair.missing > 0 and (pair.queue == "senior") == assignment.to_decide
 
 
 def _changed(db: Session, assignment: Assignment) -> None:

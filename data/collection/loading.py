@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -42,18 +43,18 @@ def load_pairs(
     """Pairs to label; which of their responses is better, as they say, is not kept.
 
     A sample makes a pair with every response of its prompt that was loaded before it, so that all
-    pairs of a prompt's samples are there in the end. Responses of one prompt are the same if their
-    ids or their texts are. What was loaded once changes nothing: it can be loaded again, and more
-    can. `overlap` of the pairs, drawn by hash of (seed, ids), want `annotators`, the others one;
-    a second hash draws their order. Raises InputError for an id with two meanings and for texts
-    that the databases cannot hold; roll back then.
+    pairs of a prompt's samples are there in the end. Prompts are the same if their messages are,
+    responses of one prompt if their ids or their texts are. What was loaded once changes nothing:
+    it can be loaded again, and more can. `overlap` of the pairs, drawn by hash of (seed, ids), want
+    `annotators`, the others one; a second hash draws their order. Raises InputError for an id with
+    two meanings and for texts that the databases cannot hold; roll back then.
     """
     return _load(db, pairs, config, "label")
 
 
 def load_gold(
     db: Session,
-    pairs: Iterable[records.Pair],
+    pairs: Iterable[Item],
     config: CollectionConfig,
     now: float,
     *,
@@ -61,9 +62,10 @@ def load_gold(
 ) -> Loaded:
     """Pairs whose answer is known: to check attention, or for the practice round.
 
-    A pair keeps the purpose for which it was loaded first.
+    A pair keeps the purpose for which it was loaded first. Raises InputError for a sample, whose
+    pairs have no answer; roll back then.
     """
-    return _load(db, pairs, config, purpose)
+    return _load(db, map(partial(_answered, purpose), pairs), config, purpose)
 
 
 def publish(db: Session, guidelines: str, now: float) -> int:
@@ -86,7 +88,7 @@ def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose:
             batch.add(item)
         total = Loaded(*map(sum, zip(total, batch.insert(), strict=True)))
     if total.pairs:  # some of them before the places that people have come to
-        db.execute(update(Person).values(reached=-1, reached_gold=-1))
+        db.execute(update(Person).values(reached=-1))
     return total
 
 
@@ -97,9 +99,12 @@ class _Batch:
         self, db: Session, items: list[Item], config: CollectionConfig, purpose: Purpose
     ) -> None:
         self.db, self.config, self.purpose = db, config, purpose
-        ids = {_prompt_id(item) for item in items}
-        prompts = select(Prompt.id, Prompt.messages).where(Prompt.id.in_(ids))
-        self.prompts = {name: prompt_key(messages) for name, messages in db.execute(prompts)}
+        keys = {_key(item) for item in items}
+        prompts = select(Prompt.id, Prompt.key)
+        prompts = prompts.where(Prompt.key.in_(keys) | Prompt.id.in_({*map(_prompt_id, items)}))
+        self.keys: dict[str, str] = {name: key for name, key in db.execute(prompts)}
+        self.prompts = {key: name for name, key in self.keys.items()}
+        ids = set(self.keys)
         self.responses: dict[str, dict[str, str]] = defaultdict(dict)  # of a prompt: text to id
         self.owners: dict[str, str] = {}  # the prompts of responses
         given = {name for item in items for name in _given(item) if name is not None}
@@ -138,17 +143,19 @@ class _Batch:
         return Loaded(*counts, known=len(self.known), same=self.same)
 
     def _prompt(self, item: Item) -> str:
-        name, key = _prompt_id(item), prompt_key(item.prompt)
-        if name in self.prompts:
-            if self.prompts[name] != key:
-                raise InputError(f"{item.id!r}: the prompt {name!r} has other messages elsewhere")
-            return name
+        """The id of a prompt: as given, unless its messages are known by another."""
+        name, key = _prompt_id(item), _key(item)
+        if self.keys.get(name, key) != key:
+            raise InputError(f"{item.id!r}: the prompt {name!r} has other messages elsewhere")
+        if key in self.prompts:
+            return self.prompts[key]
         for message in item.prompt:
             _check(message["content"], item.id)
-        self.prompts[name] = key
+        self.prompts[key], self.keys[name] = name, key
         self.new[Prompt].append(
             {
                 "id": name,
+                "key": key,
                 "messages": item.prompt,
                 "category": item.category,
                 "language": getattr(item, "language", None),  # samples have none
@@ -198,10 +205,22 @@ class _Batch:
         )
 
 
+def _answered(purpose: Purpose, item: Item) -> Item:
+    if isinstance(item, records.Sample):
+        raise InputError(
+            f"{item.id!r}: {purpose} needs pairs with `chosen` and `rejected`, and this is a sample"
+        )
+    return item
+
+
 def _prompt_id(item: Item) -> str:
     if isinstance(item, records.Sample):
         return item.id
-    return item.prompt_id or _digest(prompt_key(item.prompt))
+    return item.prompt_id or _key(item)
+
+
+def _key(item: Item) -> str:
+    return _digest(prompt_key(item.prompt))
 
 
 def _given(item: Item) -> tuple[str | None, ...]:

@@ -11,9 +11,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
+from glm_jax.data.collection.places import recount
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.store import locked
-from glm_jax.data.collection.tables import Change, Login, Person, Role
+from glm_jax.data.collection.store import handing_out, locked
+from glm_jax.data.collection.tables import Assignment, Change, Login, Pair, Person, Role
 from glm_jax.errors import InputError
 
 HOURS = CollectionConfig.session_hours
@@ -24,8 +25,9 @@ SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1000
 def invite(db: Session, name: str, role: Role, now: float, by: Person | None = None) -> str:
     """The secret of a new personal link, which is not kept; it works until the next invitation.
 
-    Who is known by this name already gets a new link, and is signed out everywhere. Raises
-    InputError for an empty or long name, or a role other than the person has.
+    Who is known by this name already gets a new link, and is signed out everywhere; an annotator
+    can be made a senior, whose votes then decide where there is no majority. Raises InputError for
+    an empty or long name, or another role than the person has.
     """
     name = name.strip()
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
@@ -36,6 +38,8 @@ def invite(db: Session, name: str, role: Role, now: float, by: Person | None = N
     if person is None:
         person = Person(name=name, role=role, state="practising", created=now)
         db.add(person)
+    if (person.role, role) == ("annotator", "senior"):
+        _promote(db, person)
     if person.role != role:
         raise InputError(f"{name!r} is known already, as {person.role}, not as {role}")
     secret = secrets.token_urlsafe(32)
@@ -57,8 +61,11 @@ def enter(db: Session, secret: str, now: float, *, hours: float = HOURS) -> str:
     return _login(db, person, now, hours)
 
 
-def sign_in(db: Session, name: str, password: str, now: float, *, hours: float = HOURS) -> str:
-    """Signs in by password: the secret for the cookie. Raises Refused, in the same time."""
+def verified(db: Session, name: str, password: str) -> Person:
+    """Whose name and password these are. Raises Refused for others, in the same time.
+
+    That is slow so that guessing is; call it in `reading`, where nobody waits for it.
+    """
     person = db.scalars(select(Person).where(Person.name == name.strip())).first()
     kept = person.password if person is not None else None
     try:
@@ -66,6 +73,18 @@ def sign_in(db: Session, name: str, password: str, now: float, *, hours: float =
     except VerificationError:
         kept = None
     if person is None or kept is None:
+        raise Refused("name or password is wrong")
+    return person
+
+
+def sign_in(db: Session, who: Person, now: float, *, hours: float = HOURS) -> str:
+    """Signs in who was `verified`: the secret for the cookie.
+
+    Raises Refused if the password has been changed since.
+    """
+    known = who.password
+    person = locked(db, who)
+    if person.password != known:
         raise Refused("name or password is wrong")
     return _login(db, person, now, hours)
 
@@ -114,6 +133,14 @@ def resume(db: Session, person: Person, by: Person | None, now: float) -> None:
     if person.state in ("paused", "failed"):
         person.state = before
         _record(db, "resumed", person, by, now, state=before)
+
+
+def _promote(db: Session, person: Person) -> None:
+    handing_out(db)
+    person = locked(db, person)
+    person.role = "senior"
+    waiting = select(Assignment.pair_id).join(Pair).where(Pair.queue == "senior")
+    recount(db, db.scalars(waiting.where(Assignment.person_id == person.id)).all())
 
 
 def _login(db: Session, person: Person, now: float, hours: float) -> str:

@@ -2,8 +2,10 @@
 
 An assignment of a label (not a repeat) holds a place while it is open, and once it is answered;
 not if the answer is "unwilling" (someone else may be willing), or its person is invalidated. When
-all places are held and answered, one verdict needs more than half of them, those who could not
-judge included; otherwise there is one place more, for a senior, who decides.
+as many as are wanted have answered, one verdict needs more than half of all answers, those who
+could not judge included. Otherwise the vote of a senior decides who is among them, the first one's
+if there are several; without one there is one place more, for a senior. While that is held nobody
+else gets the pair, whatever becomes of the other places.
 
 Queues: "practice" and "gold" wait for everybody; in "new" a pair is until its places are taken;
 one that lost a holder is "back", and goes first; "senior" ones wait for a senior.
@@ -11,18 +13,29 @@ one that lost a holder is "back", and goes first; "senior" ones wait for a senio
 
 from collections import Counter, defaultdict
 from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Retraction
+from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Retraction
 
 VOTES = ("first", "second", "tie")
 AT_ONCE = 500
 
 
+class Place(NamedTuple):
+    """A place of a pair that someone holds; without a judgement it is still open."""
+
+    pair_id: int
+    to_decide: bool
+    judgement: int | None
+    verdict: str | None
+    by_senior: bool
+
+
 def recount(db: Session, pair_ids: Collection[int]) -> None:
-    """Sets `missing`, `senior` and `queue` of these pairs by what holds their places now."""
+    """Sets `missing`, `queue` and `decision` of these pairs by what holds their places now."""
     ids = sorted(set(pair_ids))
     for begin in range(0, len(ids), AT_ONCE):
         some = ids[begin : begin + AT_ONCE]
@@ -34,8 +47,8 @@ def recount(db: Session, pair_ids: Collection[int]) -> None:
             .execution_options(populate_existing=True)
         ).all()
         held = defaultdict(list)
-        for pair_id, verdict in db.execute(_holding(some)):
-            held[pair_id].append(verdict)
+        for place in map(Place._make, db.execute(_holding(some))):
+            held[place.pair_id].append(place)
         for pair in pairs:
             _settle(pair, held[pair.id])
 
@@ -57,35 +70,48 @@ def invalidated() -> Select[tuple[int]]:
     )
 
 
-def _holding(pair_ids: list[int]) -> Select[tuple[int, str | None]]:
-    """A row for each place held: the pair, and the verdict, or None if it is still open."""
+def _holding(pair_ids: list[int]) -> Select[tuple[Any, ...]]:
+    """The places that are held, in the order of their judgements."""
     answered = and_(
         Assignment.fate == "answered",
         Judgement.verdict != "unwilling",
         Assignment.person_id.not_in(invalidated()),
     )
     return (
-        select(Assignment.pair_id, Judgement.verdict)
+        select(
+            Assignment.pair_id,
+            Assignment.to_decide,
+            Judgement.id,
+            Judgement.verdict,
+            Person.role == "senior",
+        )
+        .join(Person, Person.id == Assignment.person_id)
         .outerjoin(Judgement, and_(Judgement.assignment_id == Assignment.id, ~undone()))
         .where(
             Assignment.pair_id.in_(pair_ids),
             ~Assignment.repeat,
             or_(Assignment.fate == "open", answered),
         )
+        .order_by(Judgement.id)
     )
 
 
-def _settle(pair: Pair, held: list[str | None]) -> None:
-    counts = Counter(verdict for verdict in held if verdict in VOTES)
-    is_settled = None in held or 2 * max(counts.values(), default=0) > len(held)
-    # More holders than were wanted: one is the senior, unless someone was restored.
-    decided = len(held) > pair.wanted
-    before = pair.missing if pair.queue == "new" else 0
-    pair.senior = decided or (len(held) == pair.wanted and not is_settled)
-    pair.missing = int(not decided) if pair.senior else pair.wanted - len(held)
-    if not pair.missing:
-        pair.queue = None
-    elif pair.senior:
-        pair.queue = "senior"
-    elif pair.queue != "new" or pair.missing > before:
-        pair.queue = "back"
+def _settle(pair: Pair, held: list[Place]) -> None:
+    votes = [place for place in held if not place.to_decide]
+    deciders = [place for place in held if place.to_decide]
+    missing = max(pair.wanted - len(votes), 0)
+    queue = "new" if pair.queue == "new" and missing <= pair.missing else "back"
+    if not missing and not deciders and _are_divided(votes):
+        missing, queue = 1, "senior"
+        deciders = [place for place in votes if place.by_senior and place.verdict in VOTES]
+    decisions = [place.judgement for place in deciders if place.judgement is not None]
+    pair.decision = decisions[0] if decisions else None
+    pair.missing = 0 if deciders else missing
+    pair.queue = queue if pair.missing else None
+
+
+def _are_divided(votes: list[Place]) -> bool:
+    """Whether everybody has answered, and no verdict has more than half of them."""
+    counts = Counter(place.verdict for place in votes)
+    most = max((counts[verdict] for verdict in VOTES), default=0)
+    return None not in counts and 2 * most <= len(votes)

@@ -89,7 +89,7 @@ def repeats(judged: Judged) -> Measured:
 def _independent(judged: Judged) -> Judged:
     """What people said of the same pair without knowing of each other."""
     labels = judged.labels()
-    return labels.take((labels.verdict_N <= FIRST) & ~labels.decision_N)
+    return labels.take((labels.verdict_N <= FIRST) & ~labels.to_decide_N)
 
 
 def _counts(judged: Judged) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from glm_jax.configuration import configuration
+from glm_jax.errors import InputError
 
 Asked = Literal["no", "optional", "required"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,4 +40,11 @@ class CollectionConfig:
     session_hours: PositiveFloat = 12.0
     "after which annotators and administrators sign in again"
     seed: Annotated[int, Field(ge=0)] = 0
-    "of sides, of overlap, and of the order of pairs"
+    "of overlap and order; with a secret of the database of sides, gold and repeats, too"
+
+    def __post_init__(self):
+        if self.gold + self.repeats > 1:
+            raise InputError(
+                "gold and repeats are shares of the same pairs: together at most 1, got "
+                f"{self.gold} and {self.repeats}"
+            )

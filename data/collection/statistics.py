@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import bias, judged, reliability
@@ -56,18 +56,20 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
 def progress(db: Session, now: float) -> dict[str, Any]:
     """How many of the pairs to label are judged by all who were wanted, and what is still missing.
 
-    `missing`: judgements that nobody has begun; `senior`: pairs that wait for a senior; `open`:
-    pairs that someone has before him at present.
+    `missing`: judgements that nobody has begun; `senior`: pairs that wait for a senior; `stuck`:
+    those of them that no senior who is here may judge; `open`: pairs that someone has before him.
     """
     label = Pair.purpose == "label"
     begun = select(Assignment.pair_id).where(Assignment.fate == "open", ~Assignment.repeat)
     done = label & (Pair.missing == 0) & Pair.id.not_in(begun)
-    pairs, complete, missing, senior = db.execute(
+    waits = Pair.queue == "senior"
+    pairs, complete, missing, senior, stuck = db.execute(
         select(
             func.count().filter(label),
             func.count().filter(done),
             func.coalesce(func.sum(Pair.missing).filter(label), 0),
-            func.count().filter(label & Pair.senior & (Pair.missing > 0)),
+            func.count().filter(waits),
+            func.count().filter(waits & ~_someone_may_decide()),
         ).select_from(Pair)
     ).one()
     return {
@@ -75,6 +77,7 @@ def progress(db: Session, now: float) -> dict[str, Any]:
         "done": complete,
         "missing": int(missing),
         "senior": senior,
+        "stuck": stuck,
         "open": sum(_held(db, now).values()),
     }
 
@@ -144,6 +147,17 @@ def annotators(
 def day(created: float) -> date:
     """The day, UTC, of a time in seconds since 1970."""
     return datetime.fromtimestamp(created, UTC).date()
+
+
+def _someone_may_decide() -> ColumnElement[bool]:
+    """Whether a senior who is here has not had the pair."""
+    had = exists().where(
+        Assignment.pair_id == Pair.id,
+        Assignment.person_id == Person.id,
+        Assignment.fate != "returned",
+    )
+    here = Person.state.in_(("practising", "active"))
+    return exists().where(Person.role == "senior", here, ~had).correlate(Pair)
 
 
 def _in_order() -> list[tuple[int, str]]:

@@ -5,6 +5,8 @@ left is drawn for each assignment; verdicts are kept in terms of first and secon
 Judgements, retractions and changes are only ever added. Times are seconds since 1970, UTC.
 """
 
+from functools import partial
+from secrets import token_urlsafe
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint
@@ -25,10 +27,20 @@ class Table(DeclarativeBase):
     }
 
 
+class Secret(Table):
+    """One row: what makes the draws of this database its own."""
+
+    __tablename__ = "secrets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
 class Person(Table):
     __tablename__ = "people"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(default=partial(token_urlsafe, 12))  # in pages, for the id
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]  # Role
     state: Mapped[str]  # State
@@ -36,7 +48,6 @@ class Person(Table):
     link: Mapped[str | None] = mapped_column(unique=True)  # SHA-256 of the personal link's secret
     password: Mapped[str | None]  # argon2
     reached: Mapped[int] = mapped_column(BigInteger, default=-1)  # place in the queue "new"
-    reached_gold: Mapped[int] = mapped_column(BigInteger, default=-1)  # and in "gold"
     created: Mapped[float]
 
 
@@ -62,6 +73,7 @@ class Prompt(Table):
     __tablename__ = "prompts"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)  # a hash of the messages: no prompt twice
     messages: Mapped[list[Any]]
     category: Mapped[str | None]
     language: Mapped[str | None]
@@ -91,7 +103,7 @@ class Pair(Table):
     answer: Mapped[str | None]  # first, second or tie: what is right of gold and practice
     wanted: Mapped[int] = mapped_column(default=1)  # annotators
     missing: Mapped[int] = mapped_column(default=1)  # of them, or 1 for a senior
-    senior: Mapped[bool] = mapped_column(default=False)  # no majority: a senior decides
+    decision: Mapped[int | None]  # without a majority: the judgement of the senior who decided
     queue: Mapped[str | None] = mapped_column(default="new")  # Queue in which it waits
     place: Mapped[int] = mapped_column(BigInteger)  # the order in which pairs are handed out
 
@@ -111,8 +123,11 @@ class Assignment(Table):
     number: Mapped[int]  # 1, 2, 3, ...: the person's assignments in order
     swapped: Mapped[bool]  # the second response stands on the left
     repeat: Mapped[bool] = mapped_column(default=False)  # hidden: the sides of before, swapped
+    to_decide: Mapped[bool] = mapped_column(
+        default=False
+    )  # given to a senior for want of a majority
     fate: Mapped[str] = mapped_column(default="open")  # Fate
-    leased_until: Mapped[float]
+    leased_until: Mapped[float]  # if returned: it comes to the same person no sooner
     created: Mapped[float]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.judging import counted
@@ -26,8 +27,10 @@ class Verdict(NamedTuple):
     annotator: str
     swapped: bool
     repeat: bool
+    decides: bool
     pair_id: int
     purpose: str
+    answer: str | None
     prompt_id: str
     messages: list[Any]
     category: str | None
@@ -37,6 +40,16 @@ class Verdict(NamedTuple):
     first_text: str
     second_id: str
     second_text: str
+
+    @property
+    def is_label(self) -> bool:
+        """Neither of gold, whose answer was known before, nor a hidden repeat."""
+        return self.purpose == "label" and not self.repeat
+
+    @property
+    def is_gold(self) -> bool:
+        """Of a pair whose answer is known, seen for the first time."""
+        return self.purpose == "gold" and not self.repeat
 
 
 def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
@@ -57,8 +70,10 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             Person.name,
             Assignment.swapped,
             Assignment.repeat,
+            func.coalesce(Pair.decision == Judgement.id, False),
             Pair.id,
             Pair.purpose,
+            Pair.answer,
             Prompt.id,
             Prompt.messages,
             Prompt.category,
@@ -80,11 +95,27 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
 
 
 def by_pair(db: Session) -> Iterator[list[Verdict]]:
-    """The preferences on each pair, hidden repeats left out, in the order of the pairs' ids."""
+    """The labels of each pair that prefer or tie, in the order of the pairs' ids."""
     for _, said in groupby(verdicts(db, Pair.id), key=lambda verdict: verdict.pair_id):
-        once = [one for one in said if one.verdict in PREFERENCES and not one.repeat]
+        once = [one for one in said if one.verdict in PREFERENCES and one.is_label]
         if once:
             yield once
+
+
+def deciding(said: list[Verdict]) -> list[Verdict]:
+    """What decides a pair: the senior's decision, or everything that was said of it."""
+    return [one for one in said if one.decides] or said
+
+
+def weights(db: Session) -> dict[int, int]:
+    """How many votes the decision of each decided pair has: one more than all others together."""
+    of_pairs = (
+        counted(db)
+        .with_only_columns(Pair.id, func.count())
+        .where(Pair.decision.is_not(None), ~Assignment.repeat, Judgement.verdict.in_(PREFERENCES))
+        .group_by(Pair.id)
+    )
+    return dict(db.execute(of_pairs).all())
 
 
 def by_prompt(db: Session) -> Iterator[list[Verdict]]:

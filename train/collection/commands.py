@@ -21,7 +21,7 @@ def add(command: Command, options: Options) -> None:
         command("serve", _run("serving.serve"), "people compare answers in their browsers"), options
     )
 
-    invite = command("invite", _run("labels.invite"), "personal links, each shown once")
+    invite = command("invite", _run("accounts.invite"), "personal links, each shown once")
     _db(invite)
     invite.add_argument("names", metavar="NAME", nargs="+", help="of people, or of initials")
     invite.add_argument(
@@ -29,9 +29,16 @@ def add(command: Command, options: Options) -> None:
         choices=("annotator", "senior"),
         help="seniors decide where annotators have no majority; annotator unless given",
     )
-    invite.add_argument(
-        "--url", metavar="URL", help="how the server is reached; http://127.0.0.1:8000 unless given"
+    _url(invite, "http://127.0.0.1:8000")
+
+    password = command(
+        "password", _run("accounts.password"), "a password of an administrator, new or forgotten"
     )
+    _db(password)
+    password.add_argument(
+        "name", metavar="NAME", nargs="?", help="made if new; `administrator` unless given"
+    )
+    _password_file(password, "")
 
     export = command("export", _run("labels.export"), "the labels as a file")
     _db(export)
@@ -39,7 +46,7 @@ def add(command: Command, options: Options) -> None:
     export.add_argument(
         "--kind", metavar="KIND",
         help="aggregated (one row a pair with its votes, unless given), raw (one row a judgement), "
-        "argilla, labelstudio, repeats, prompts (with their quality), daily (CSV)",
+        "argilla, labelstudio, gold, repeats, prompts (with their quality), daily (CSV)",
     )  # fmt: skip
 
     statistics = command("statistics", _run("labels.statistics"), "agreement, speed and biases")
@@ -78,15 +85,13 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
     serve.add_argument("--gold", metavar="FILE", help="pairs with known answers, mixed in")
     serve.add_argument("--host", help="address to listen at; 127.0.0.1 unless given")
     serve.add_argument("--port", type=int, help="8000 unless given")
+    _url(serve, "what browsers say")
     serve.add_argument(
         "--behind-tls",
         action="store_true",
         help="a proxy in front speaks TLS: cookies travel over it only",
     )
-    serve.add_argument(
-        "--password-file", metavar="FILE",
-        help="the administrator's, at the first start; else GLM_RLHF_PASSWORD, or it is asked for",
-    )  # fmt: skip
+    _password_file(serve, "of the administrator, at the first start; ")
     live = serve.add_argument_group("answers sampled while people work")
     live.add_argument("--model", metavar="MODEL", help="folder of a trained model")
     live.add_argument("--prompts", metavar="FILE", help="that it answers")
@@ -99,6 +104,20 @@ def _db(found: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--db", required=True, metavar="DB",
         help="a file of SQLite, or postgresql://...; made if it is not there",
+    )  # fmt: skip
+
+
+def _password_file(found: argparse.ArgumentParser, whose: str) -> None:
+    found.add_argument(
+        "--password-file", metavar="FILE",
+        help=f"{whose}without it the variable GLM_RLHF_PASSWORD counts, or it is asked for",
+    )  # fmt: skip
+
+
+def _url(found: argparse.ArgumentParser, otherwise: str) -> None:
+    found.add_argument(
+        "--url", metavar="URL",
+        help=f"where people reach the server, for personal links; {otherwise} unless given",
     )  # fmt: skip
 
 

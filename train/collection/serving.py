@@ -1,11 +1,8 @@
 """The server of a collection: its administrator, what it takes in, and where it answers."""
 
-import getpass
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -14,17 +11,16 @@ from sqlalchemy.orm import Session
 
 from glm_jax import configuration
 from glm_jax.data import records
-from glm_jax.data.collection import loading, people, store
+from glm_jax.data.collection import loading, store
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.tables import Person, Prompt
+from glm_jax.data.collection.tables import Prompt
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.collection.web.drawing import Draw
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
+from glm_jax.train.collection.accounts import ADMINISTRATOR, address, first_administrator
 from glm_jax.train.collection.samples import pairs_or_samples
 
-ADMINISTRATOR = "administrator"
-PASSWORD = "GLM_RLHF_PASSWORD"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,6 +33,7 @@ def serve(
     gold: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    url: str | None = None,
     behind_tls: bool = False,
     password_file: str | None = None,
     model: str | None = None,
@@ -46,18 +43,19 @@ def serve(
     """Takes pairs into the database and serves them to annotators until it is interrupted."""
     if (model is None) != (prompts is None) or (live and model is None):
         raise InputError("answers are sampled with both --model MODEL and --prompts FILE")
+    there = address(url) if url else None
     settings = configuration.load(CollectionConfig, config) if config else CollectionConfig()
     files = {"practice": practice, "gold": gold, "label": pairs}
     found = [(purpose, pairs_or_samples(path), path) for purpose, path in files.items() if path]
     engine = store.open_store(db)
     with store.writing(engine) as session:  # a wrong row leaves nothing of its file
-        _administrator(session, password_file)
+        first_administrator(session, password_file)
         told = [f"{path}: {_loaded(session, *each, settings)}" for *each, path in found]
     for line in told:
         print(line)
     draw = _sampler(engine, model, prompts, live) if model and prompts else None
-    app = create_app(engine, settings, draw=draw, secure=behind_tls)
-    for line in _where(db, host, port, behind_tls):
+    app = create_app(engine, settings, draw=draw, url=there, secure=behind_tls)
+    for line in _where(db, host, port, there, behind_tls):
         print(line)
     sys.stdout.flush()
     # no log of requests: personal links are secrets
@@ -65,34 +63,6 @@ def serve(
         app, host=host, port=port, access_log=False, log_level="warning", server_header=False,
         proxy_headers=behind_tls,
     )  # fmt: skip
-
-
-def _administrator(db: Session, password_file: str | None) -> None:
-    """Makes the administrator of a new database."""
-    if db.scalar(select(Person.id).where(Person.role == "administrator")) is None:
-        password = _password(password_file)
-        people.invite(db, ADMINISTRATOR, "administrator", time.time())
-        made = db.scalars(select(Person).where(Person.name == ADMINISTRATOR)).one()
-        people.set_password(db, made, password)
-
-
-def _password(file: str | None) -> str:
-    if file:
-        try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: cannot be read: {error}") from None
-    if PASSWORD in os.environ:
-        return os.environ[PASSWORD]
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"the first start makes an administrator: give a password with --password-file FILE, "
-            f"or in the variable {PASSWORD}"
-        )
-    password = getpass.getpass("Password of the administrator, who is made now: ")
-    if getpass.getpass("Once more: ") != password:
-        raise InputError("the two passwords differ; start again")
-    return password
 
 
 def _loaded(
@@ -122,14 +92,16 @@ def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> 
     return sampler(model, prompts, sampling, known=known, **live)
 
 
-def _where(db: str, host: str, port: int, behind_tls: bool) -> Iterator[str]:
-    yield f"http://{host}:{port}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
+def _where(db: str, host: str, port: int, url: str | None, behind_tls: bool) -> Iterator[str]:
+    listening = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    there = url or f"http://{listening}"
+    yield f"{there}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
     shown = "DB" if "://" in db else db  # an address may hold a password
-    yield f"annotators: glm-rlhf collect invite --db {shown} NAME ..."
+    yield f"annotators: glm-rlhf collect invite --db {shown} --url {there} NAME ..."
     if host in LOOPBACK and not behind_tls:
         yield (
             "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
-            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {host}:{port}"
+            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {listening}"
         )
     elif not behind_tls:
         yield (

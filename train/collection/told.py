@@ -25,7 +25,8 @@ def _all(figures: dict[str, Any]) -> Iterator[str]:
         "pairs",
         f"{progress['done']:,} of {progress['pairs']:,} done; {progress['labels']:,} labels, "
         f"{progress['missing']:,} missing, {progress['open']:,} open; "
-        f"{progress['senior']:,} for a senior",
+        f"{progress['senior']:,} for a senior"
+        + (f" ({progress['stuck']:,} for none who is here)" if progress["stuck"] else ""),
     )
     if quartiles := figures["seconds"]["quartiles"]:
         low, median, high = quartiles

@@ -48,20 +48,22 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
             secret = people.invite(db, name, role, state.clock(), db.get_one(Person, who.id))
         except InputError as error:
             raise Refused(str(error)) from None
-    return _page(request, invited={"name": name, "link": f"{request.base_url}enter/{secret}"})
+    there = (state.url or str(request.base_url)).rstrip("/")
+    return _page(request, invited={"name": name, "link": f"{there}/enter/{secret}"})
 
 
 def act(request: Request, action: str, who: Administrator, form: CheckedForm) -> Response:
     """Pauses, resumes, invalidates or restores a person, or gives the pairs he has to others."""
-    now, reason = request.app.state.clock(), str(form.get("reason", "")).strip()
-    with writing(request.app.state.engine) as db:
+    state, reason = request.app.state, str(form.get("reason", "")).strip()
+    now = state.clock()
+    with writing(state.engine) as db:
         by, person = db.get_one(Person, who.id), _person(db, form)
         if action == "pause":
             people.pause(db, person, by, now)
         elif action == "resume":
             people.resume(db, person, by, now)
         elif action == "reassign":
-            assignment.reassign(db, person, by, now)
+            assignment.reassign(db, person, by, state.config, now)
         elif action in ("invalidate", "restore"):
             if not reason:
                 raise Refused("say why: the reason is kept with the change")
@@ -73,7 +75,7 @@ def act(request: Request, action: str, who: Administrator, form: CheckedForm) ->
 
 
 def publish(request: Request, who: Administrator, form: CheckedForm) -> Response:
-    """A new version of the guidelines, which every judgement from now on carries."""
+    """A new version of the guidelines, which every judgement of a page from now on carries."""
     text = str(form.get("text", "")).replace("\r\n", "\n").strip()
     if not text:
         raise Refused("guidelines need a text")

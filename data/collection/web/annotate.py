@@ -28,16 +28,17 @@ def home(request: Request) -> Response:
     if who.role == "administrator":
         return RedirectResponse("/admin", 303)
     state = request.app.state
-    with writing(state.engine) as db:
+    with writing(state.engine, flushed=False) as db:
         person = db.get_one(Person, who.id)
         shown = assignment.next_assignment(db, person, state.config, state.clock())
-        now = person.state
+        now, version = person.state, guidelines.newest(db).version
     if shown is None:
         return _nothing_to_judge(request, now)
     return pages.render(
         request,
         "annotate.html.j2",
         shown=shown,
+        guidelines=version,
         asked=state.config.criteria,
         longest_comment=LONGEST_COMMENT,
     )
@@ -90,6 +91,7 @@ def answer_of(form: FormData) -> Answer:
         flags=tuple(map(str, form.getlist("flags"))),
         comment=_text(form, "comment"),
         milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
+        guidelines=_number(_text(form, "guidelines"), "guidelines") or 0,
         attempt=_number(_text(form, "attempt"), "attempt"),
     )
 

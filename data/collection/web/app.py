@@ -23,20 +23,22 @@ def create_app(
     config: CollectionConfig,
     *,
     draw: Draw | None = None,
+    url: str | None = None,
     secure: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The application over an open store.
 
-    `draw` samples more pairs when annotators run out of them. `secure`: browsers reach the server
-    by TLS, and only so. `clock`: seconds since 1970. Raises InputError for guidelines that cannot
-    be read.
+    `draw` samples more pairs when annotators run out of them. `url`: where browsers reach the
+    server, for personal links; without it, what a request says of that. `secure`: they reach it by
+    TLS, and only so. `clock`: seconds since 1970. Raises InputError for guidelines that cannot be
+    read.
     """
     with writing(engine) as db:
         guidelines.put(db, config, clock())
     app = FastAPI(title=config.title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine, app.state.config = engine, config
-    app.state.secure, app.state.clock = secure, clock
+    app.state.url, app.state.secure, app.state.clock = url, secure, clock
     app.state.rates = Rates()
     app.state.latest = Latest()
     app.state.drawing = Drawing(draw, engine, config) if draw else None

@@ -4,7 +4,7 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from glm_jax.data.collection import Refused, people
-from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages, security
 from glm_jax.data.collection.web.problems import done
@@ -42,10 +42,13 @@ def login(request: Request, form: OpenForm) -> Response:
     state = request.app.state
     name, password = str(form.get("name", "")), str(form.get("password", ""))
     hours = state.config.session_hours
+    security.limit(request, "name", name.strip()[: people.LONGEST_NAME])
     try:
+        with reading(state.engine) as db:
+            who = people.verified(db, name, password)
         with writing(state.engine) as db:
             people.sign_out(db, security.session_secret(request))
-            cookie = people.sign_in(db, name, password, state.clock(), hours=hours)
+            cookie = people.sign_in(db, who, state.clock(), hours=hours)
     except Refused:
         wrong = pages.texts(pages.language(request))["login"]["wrong"]
         return pages.render(request, "login.html.j2", 403, wrong=wrong)

@@ -1,6 +1,8 @@
 """Markdown of models and of other people, as HTML that cannot do anything."""
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
@@ -10,7 +12,9 @@ from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
 HIGHEST, DEEPEST = 2, 6  # of headings: h1 is the page's own
-LONGEST = 20_000  # a model that did not stop; some such texts would take seconds to parse
+LONGEST = 8_000  # characters: a model that did not stop; brackets take quadratic time
+CELLS = 5_000  # of a table, whose short rows are filled up: few characters can make many
+REMEMBERED = 1_000  # texts, which several people see, and one person again after an undo
 TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
     "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
@@ -25,11 +29,12 @@ def _heading(
     return f"<h{level}>" if tokens[i].nesting == 1 else f"</h{level}>\n"
 
 
-# HTML stays text; pictures would be fetched from elsewhere; line breaks stand as they were written.
+# HTML stays text; pictures would be fetched from elsewhere; line breaks stand as they were written;
+# definitions of links would vanish, and an answer is judged by all of it.
 _markdown = (
     MarkdownIt("commonmark", {"html": False, "breaks": True})
     .enable(["table", "strikethrough"])
-    .disable("image")
+    .disable(["image", "reference"])
 )
 for _part in ("heading_open", "heading_close"):
     _markdown.add_render_rule(_part, _heading)
@@ -38,11 +43,22 @@ for _part in ("heading_open", "heading_close"):
 def render(text: str, lower: int = 2) -> Markup:
     """HTML without scripts, styles, ids, pictures or forms, whatever stands in the text.
 
-    Its headings are so many levels lower, below those of the page itself. A text of more than
-    LONGEST characters is shown as it was written.
+    Its headings are so many levels lower, below those of the page itself. What would keep the
+    server busy, more than LONGEST characters or CELLS of a table, is shown as it was written.
     """
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or _cells(text) > CELLS:
         return Markup("<pre>{}</pre>").format(text)
+    return _rendered(text, lower)
+
+
+def _cells(text: str) -> int:
+    """No table in the text has more."""
+    lines = re.split("\r\n?|\n", text)
+    return len(lines) * max(line.count("|") for line in lines)
+
+
+@lru_cache(REMEMBERED)
+def _rendered(text: str, lower: int) -> Markup:
     return Markup(
         nh3.clean(
             _markdown.render(text, {"lower": lower}),

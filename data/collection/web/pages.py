@@ -52,7 +52,8 @@ def _environment() -> jinja2.Environment:
 def language(request: Request) -> str:
     """The person's choice; without one the browser's cookie, then the collection's setting."""
     who = security.visitor(request)
-    chosen = (who and who.language) or request.cookies.get("language")
+    cookie = request.cookies.get(security.cookie_name(request, "language"))
+    chosen = (who and who.language) or cookie
     return chosen if chosen in LANGUAGES else request.app.state.config.language
 
 

@@ -1,4 +1,4 @@
-"""How often anyone may ask: by address before there is a session, by person after."""
+"""How often anyone may ask: by address and name before there is a session, by person after."""
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
@@ -6,6 +6,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 RATES = {
     "password": "10/minute",  # an address tries passwords
+    "name": "30/minute",  # passwords are tried for a name, from wherever
     "entering": "300/minute",  # an address enters by personal links: a whole office at nine o'clock
     "asking": "1200/minute",  # a person does anything
 }

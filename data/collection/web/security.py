@@ -26,6 +26,7 @@ class Visitor:
     """Who is signed in, as far as pages need to know."""
 
     id: int
+    alias: str
     name: str
     role: str
     state: str
@@ -81,7 +82,13 @@ def _visitor(request: Request) -> Visitor | None:
             return None
         person = db.get_one(Person, login.person_id)
         return Visitor(
-            person.id, person.name, person.role, person.state, person.language, login.csrf
+            person.id,
+            person.alias,
+            person.name,
+            person.role,
+            person.state,
+            person.language,
+            login.csrf,
         )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
-from glm_jax.data.collection.tables import Person, Table
+from glm_jax.data.collection.tables import Person, Secret, Table
 from glm_jax.data.records import Pair, Sample
 
 NOW = 1_700_000_000.0
@@ -93,9 +93,11 @@ def fill_store(
 ) -> dict[str, Person]:
     """All pairs of `responses` to each prompt, gold whose right answer begins with "Right", people.
 
-    People are called annotator-1, ..., senior-1, ..., admin; guidelines have version 1.
+    People are called annotator-1, ..., senior-1, ..., admin; guidelines have version 1;
+    the secret is no secret, so that tests can count on what is drawn.
     """
     with writing(engine) as db:
+        db.merge(Secret(id=1, text="drawn alike in every run"))
         loading.publish(db, "# Guidelines\n\nBe fair.", NOW)
         loading.load_pairs(db, made_up_samples(prompts, responses), config, NOW)
         loading.load_gold(db, made_up_gold("gold", gold), config, NOW)

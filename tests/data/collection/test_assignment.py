@@ -1,17 +1,19 @@
 """Who gets which pair: no pair twice, leases, gold and repeats in their places, seniors."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from glm_jax.data.collection.assignment import next_assignment, reassign
-from glm_jax.data.collection.judging import Answer, judge
-from glm_jax.data.collection.people import pause, resume
+from glm_jax.data.collection.judging import Answer, judge, undo
+from glm_jax.data.collection.people import invite, pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
-from glm_jax.data.collection.tables import Assignment, Pair, Person
+from glm_jax.data.collection.tables import Assignment, Pair, Person, Secret
+from glm_jax.errors import InputError
 
 PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
 LEASE = 60 * PLAIN.lease_minutes
@@ -74,8 +76,13 @@ def test_a_lease_ends_only_if_someone_else_asks(engine, fill):
     back = ask(engine, ann, now=4 * LEASE)
     assert back == held
     with writing(engine) as db:
-        assert reassign(db, ann, people["admin"], 4 * LEASE) == 1
-    assert ask(engine, eve, now=4 * LEASE).messages == held.messages
+        assert reassign(db, ann, people["admin"], PLAIN, 4 * LEASE) == 1
+    assert ask(engine, ann, now=5 * LEASE - 1) is None, "not whom it was just taken from"
+    again = ask(engine, eve, now=5 * LEASE - 1)
+    assert again.messages == held.messages
+    with writing(engine) as db:
+        assert reassign(db, eve, people["admin"], PLAIN, 5 * LEASE) == 1
+    assert ask(engine, ann, now=5 * LEASE) == held, "nobody else wanted it"
 
 
 def test_overlap_gives_a_pair_to_so_many_and_to_nobody_twice(engine, fill):
@@ -151,6 +158,50 @@ def test_a_restart_changes_nothing(tmp_path, fill):
     assert orders[0] == orders[1] and len(orders[0]) > 20
 
 
+def test_gold_and_repeats_are_shares_of_the_same_pairs():
+    with pytest.raises(InputError, match=r"together at most 1, got 0\.7 and 0\.4"):
+        CollectionConfig(gold=0.7, repeats=0.4)
+
+
+def test_a_repeat_is_far_from_the_last_judgement_of_its_pair(engine, fill):
+    """An undone pair that is judged again last has just been seen, whatever its number."""
+    config = CollectionConfig(gold=0, repeats=1, repeat_distance=3, overlap=0, practice=0)
+    ann = fill(config, prompts=9, annotators=1)["annotator-1"]
+    seen = [ask(engine, ann, config)]
+    for _ in range(3):
+        say(engine, ann, seen[-1], config=config)
+        seen.append(ask(engine, ann, config))
+    with writing(engine) as db:
+        for _ in range(3):
+            undo(db, ann, 0.0)
+    say(engine, ann, seen[3], config=config)  # 4, 2, 3, 1
+    again = [replace(seen[i], attempt=2) for i in (1, 2, 0)]
+    for shown in again:
+        say(engine, ann, shown, config=config)
+    fresh = ask(engine, ann, config)
+    assert fresh.messages not in [shown.messages for shown in seen]
+    say(engine, ann, fresh, config=config)
+    assert ask(engine, ann, config).messages == seen[1].messages
+
+
+def test_nobody_outside_can_work_out_the_draws(tmp_path, fill):
+    """The same seed, pairs and people in two databases: other sides, other places of gold."""
+    config = CollectionConfig(gold=0.5, repeats=0, overlap=0, practice=0)
+    found = []
+    for name in ("one.db", "two.db"):
+        store = open_store(str(tmp_path / name))
+        ann = fill(config, store, prompts=20, gold=20, annotators=1)["annotator-1"]
+        with writing(store) as db:
+            db.execute(delete(Secret))
+        all_of(store, ann, config)
+        with reading(store) as db:
+            drawn = select(Assignment.swapped, Pair.purpose).join(Pair).order_by(Assignment.number)
+            found.append(list(zip(*db.execute(drawn), strict=True)))
+        store.dispose()
+    one, two = found
+    assert one[0][:20] != two[0][:20] and one[1][:20] != two[1][:20]
+
+
 @pytest.mark.parametrize(
     ("sides", "goes"),
     [(("left", "right", "tie"), True), (("cannot_judge", "cannot_judge", "tie"), True),
@@ -174,6 +225,43 @@ def test_without_a_majority_a_senior_decides(engine, fill, sides, goes):
     if goes:
         say(engine, people["senior-1"], shown, "tie", config)
         assert ask(engine, people["senior-2"], config) is None
+    with reading(engine) as db:
+        to_decide = db.scalars(select(Assignment.person_id).where(Assignment.to_decide)).all()
+    assert to_decide == [people["senior-1"].id] * goes
+
+
+def divided(engine, people, names, config):
+    """They get the one pair there is, and say different things of it; the judgement of the last."""
+    for name, side in zip(names, ("tie", "left"), strict=True):
+        last = say(engine, people[name], ask(engine, people[name], config), side, config)
+    return last
+
+
+def waiting(engine):
+    with reading(engine) as db:
+        pair = db.scalars(select(Pair)).one()
+        return pair.queue, pair.missing, pair.decision
+
+
+def test_a_senior_among_those_who_judged_has_decided(engine, fill):
+    """One who has had the pair cannot be asked again: a lone one would block it for ever."""
+    config = CollectionConfig(overlap=1, annotators=2, gold=0, repeats=0, practice=0)
+    people = fill(config, prompts=1, annotators=1, seniors=1)
+    last = divided(engine, people, ("annotator-1", "senior-1"), config)
+    assert waiting(engine) == (None, 0, last.id)
+
+
+def test_an_annotator_can_be_made_a_senior(engine, fill):
+    """What was divided between them is decided by that, and nothing else is."""
+    config = CollectionConfig(overlap=1, annotators=2, gold=0, repeats=0, practice=0)
+    people = fill(config, prompts=1, annotators=3)
+    last = divided(engine, people, ("annotator-1", "annotator-2"), config)
+    for name, expected in (("3", ("senior", 1, None)), ("2", (None, 0, last.id))):
+        with writing(engine) as db:
+            invite(db, f"annotator-{name}", "senior", 0.0)
+        assert waiting(engine) == expected
+    with writing(engine) as db, pytest.raises(InputError, match="as senior, not as annotator"):
+        invite(db, "annotator-2", "annotator", 0.0)
 
 
 def test_who_is_unwilling_leaves_the_pair_to_others(engine, fill):

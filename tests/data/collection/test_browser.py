@@ -121,7 +121,7 @@ def test_twenty_pairs(server, browser, screen, give, lose, request):
         if i == LOST:
             context.set_offline(True) if lose == "network" else server.kill()
             give(page, i % 5)
-            page.wait_for_function("document.querySelector('#status.wrong')")
+            page.wait_for_selector("#status.wrong")
             assert shown(page)[0] == assignment
             context.set_offline(False) if lose == "network" else server.start()
         elif i == UNDONE:
@@ -172,6 +172,55 @@ def test_a_whole_form_by_keyboard(server, browser):
         "helpfulness": "chosen", "harmlessness": "tie", "fluency": "rejected",
     }  # fmt: skip
     assert row["flags"] == ["unclear_intention"] and row["comment"] == "both say 1 and 2, b"
+
+
+def test_two_tabs_lose_no_answer(server, browser):
+    """Both closed before the network is back; the next page of any kind delivers what they kept."""
+    context = browser.new_context(**DESK)
+    page = entered(server, context, "tabs")
+    first = shown(page)[0]
+    by_hand(page, 2)
+    next_after(page, first)
+    other = context.new_page()
+    other.set_default_timeout(120_000)
+    other.goto(server.url)
+    undo(other, by_hand)
+    next_after(other, shown(page)[0])
+    assert shown(other)[0] == first
+    context.set_offline(True)
+    for tab, choice in ((page, 0), (other, 3)):
+        by_hand(tab, choice)
+        tab.wait_for_selector("#status.wrong")
+    page.close()
+    other.close()
+    context.set_offline(False)
+    reading = context.new_page()
+    reading.goto(f"{server.url}/guidelines")
+    reading.wait_for_function("() => Object.keys(localStorage).length === 0")
+    assert reading.locator("article.guidelines").count() == 1, "who reads is not interrupted"
+    context.close()
+    with store.reading(store.open_store(server.db)) as db:
+        rows = [row for row in exporting.rows(db, "raw") if row["annotator"] == "tabs"]
+    assert sorted((row["side"], row["strength"]) for row in rows) == [("left", 2), ("right", 1)]
+
+
+def test_an_answer_waits_for_its_annotator(server, browser):
+    """Someone else signs in on the device meanwhile: it is neither theirs nor lost."""
+    context = browser.new_context(**DESK)
+    page = entered(server, context, "morning")
+    page.route("**/judge", lambda route: route.abort())
+    by_hand(page, 0)
+    page.wait_for_selector("#status.wrong")
+    entered(server, context, "evening")
+    page.unroute("**/judge")
+    page.wait_for_selector(".name:text('evening')")
+    page.wait_for_function("() => !document.querySelector('[aria-busy]')")
+    again = entered(server, context, "morning")
+    again.wait_for_function("() => !Object.keys(localStorage).length")
+    context.close()
+    with store.reading(store.open_store(server.db)) as db:
+        rows = [row for row in exporting.rows(db, "raw") if row["annotator"].endswith("ning")]
+    assert [(row["annotator"], row["side"]) for row in rows] == [("morning", "left")]
 
 
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])

@@ -71,7 +71,7 @@ def act(engine: Engine, everybody: dict[str, Person], times: int, seed: int) -> 
                 with writing(engine) as db:
                     step(db, everybody[name], person, "a try", clock.now)
             with writing(engine) as db:
-                reassign(db, everybody[name], person, clock.now)
+                reassign(db, everybody[name], person, CONFIG, clock.now)
                 people.pause(db, everybody[name], person, clock.now)
                 people.resume(db, everybody[name], person, clock.now)
 
@@ -124,9 +124,9 @@ def test_whatever_happens(either, fill):
         assert len(set(numbers)) == len(numbers)
 
         # Places are what their holders make them, and no pair is judged by more than it wants.
-        before = [(p.missing, p.senior, p.queue) for p in pairs]
+        before = [(p.missing, p.decision, p.queue) for p in pairs]
         recount(db, [p.id for p in pairs])
-        assert [(p.missing, p.senior, p.queue) for p in pairs] == before
+        assert [(p.missing, p.decision, p.queue) for p in pairs] == before
         of_pair = Counter(pair_id for _, pair_id in votes)
         assert len(set(votes)) == len(votes)
         restored = {everybody[f"annotator-{i}"].id for i in (1, 2)}

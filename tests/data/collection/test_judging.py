@@ -29,7 +29,7 @@ def ask(engine, person, config=PLAIN, now=0.0):
 
 
 def say(engine, person, shown, config=PLAIN, now=0.0, **said):
-    fields = {"side": "left", "strength": 2, "attempt": shown.attempt} | said
+    fields = {"side": "left", "strength": 2, "attempt": shown.attempt, "guidelines": 1} | said
     with writing(engine) as db:
         answer = Answer(assignment_id=shown.assignment_id, **fields)
         return judge(db, person, answer, config, now)
@@ -85,6 +85,8 @@ def test_verdicts_are_kept_in_first_and_second(engine, fill):
         ({"criteria": {"fluency": "first"}}, "fluency"),
         ({"attempt": 2}, "old"),
         ({"attempt": 0}, "old"),
+        ({"guidelines": 0}, "version"),
+        ({"guidelines": 2}, "version"),
     ],
 )
 def test_wrong_values_change_nothing(engine, fill, wrong, message):
@@ -189,8 +191,32 @@ def test_invalidated_labels_are_made_again_and_restored_ones_count(engine, fill)
         assert set(db.scalars(select(Pair.missing))) == {0}
 
 
+def test_who_was_restored_is_no_decision(engine, fill):
+    """Two say one thing, two others, who replace them, another: a senior decides, once."""
+    config = CollectionConfig(overlap=1, annotators=2, gold=0, repeats=0, practice=0)
+    people = fill(config, prompts=1, annotators=4, seniors=1)
+    for names, side in (
+        (("annotator-1", "annotator-2"), "tie"),
+        (("annotator-3", "annotator-4"), "cannot_judge"),
+    ):
+        for name in names:
+            say(engine, people[name], ask(engine, people[name], config), config, side=side)
+        if side == "tie":
+            with writing(engine) as db:
+                for name in names:
+                    invalidate(db, people[name], people["admin"], "too fast", 0.0)
+    with writing(engine) as db:
+        for name in ("annotator-1", "annotator-2"):
+            restore(db, people[name], people["admin"], "was fine", 0.0)
+        assert db.scalars(select(Pair)).one().queue == "senior"
+    decision = say(engine, people["senior-1"], ask(engine, people["senior-1"], config), config)
+    with reading(engine) as db:
+        pair = db.scalars(select(Pair)).one()
+        assert (pair.queue, pair.missing, pair.decision) == (None, 0, decision.id)
+
+
 def test_practice_does_not_count(engine, fill):
-    config = CollectionConfig(gold=1, practice=1, pass_mark=0)
+    config = CollectionConfig(gold=1, repeats=0, practice=1, pass_mark=0)
     ann = fill(config, prompts=1, gold=1, practice=1)["annotator-1"]
     for _ in range(3):
         say(engine, ann, ask(engine, ann, config), config)

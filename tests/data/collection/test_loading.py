@@ -1,5 +1,8 @@
 """What of pairs and samples comes into the database."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import func, select
 
@@ -79,6 +82,28 @@ def test_gold_keeps_its_answer(engine):
         assert [(p.answer, p.queue) for p in db.scalars(select(Pair))] == [
             ("second", "gold"), ("tie", "gold"),
         ]  # fmt: skip
+
+
+def test_a_prompt_is_known_by_its_messages(engine):
+    """Nobody gets the same texts twice because two files call them differently."""
+    assert load(engine, [pair("a", "b")]) == (1, 2, 1, 0, 0)
+    called = pair("b", "a", prompt_id="p", chosen_id="2", rejected_id="1")
+    assert load(engine, [called, pair("a", "b", prompt_id="r")]) == (0, 0, 0, 1, 0)
+    found = [sample(i, f"text {i}") for i in range(2)]
+    again = [replace(one, id="another") for one in found]
+    assert load(engine, [*found, *again, pair("text 0", "text 1", prompt_id="p")])[:3] == (0, 2, 5)
+    with reading(engine) as db:
+        texts = Counter(db.scalars(select(Response.text)))
+        assert set(texts.values()) == {1} and len(db.scalars(select(Prompt)).all()) == 1
+
+
+@pytest.mark.parametrize("purpose", ["gold", "practice"])
+def test_samples_have_no_answer_to_check_people_by(engine, purpose):
+    message = f"'q': {purpose} needs pairs with `chosen`"
+    with pytest.raises(InputError, match=message), writing(engine) as db:
+        load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, 0.0, purpose=purpose)
+    with reading(engine) as db:
+        assert db.scalars(select(Pair)).all() == []
 
 
 def test_overlap_is_drawn_by_hash(engine, tmp_path):

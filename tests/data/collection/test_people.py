@@ -12,8 +12,9 @@ from glm_jax.data.collection.people import (
     set_password,
     sign_in,
     sign_out,
+    verified,
 )
-from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Change, Login, Person
 from glm_jax.errors import InputError
 
@@ -45,17 +46,31 @@ def test_passwords(engine):
             set_password(db, lead, "short")
         set_password(db, lead, "correct horse battery")
         assert "correct" not in lead.password and lead.password.startswith("$argon2id$")
-        assert person_of(db, sign_in(db, "lead", "correct horse battery", 0.0), 0.0).id == lead.id
+        cookie = sign_in(db, verified(db, "lead", "correct horse battery"), 0.0)
+        assert person_of(db, cookie, 0.0).id == lead.id
         for name, password in (("lead", "wrong"), ("nobody", "correct horse battery")):
             with pytest.raises(Refused, match="name or password"):
-                sign_in(db, name, password, 0.0)
+                verified(db, name, password)
         with pytest.raises(Refused, match="link"):
             enter(db, link, 0.0)
 
 
+def test_a_password_that_was_changed_while_it_was_verified(engine):
+    with writing(engine) as db:
+        invite(db, "lead", "administrator", 0.0)
+        lead = db.scalars(select(Person)).one()
+        set_password(db, lead, "correct horse battery")
+    with reading(engine) as db:
+        who = verified(db, "lead", "correct horse battery")
+    with writing(engine) as db:
+        set_password(db, db.get_one(Person, who.id), "another horse battery")
+    with writing(engine) as db, pytest.raises(Refused, match="name or password"):
+        sign_in(db, who, 0.0)
+
+
 @pytest.mark.parametrize(
     ("name", "role"), [("", "annotator"), ("x" * 65, "annotator"), ("a\nb", "annotator"),
-                       ("Ann", "senior")],
+                       ("Ann", "administrator")],
 )  # fmt: skip
 def test_who_cannot_be_invited(engine, name, role):
     with writing(engine) as db:

@@ -1,5 +1,5 @@
 "use strict";
-// The annotator's page. Without this script its forms work all the same.
+// Every page of an annotator. Without this script its forms work all the same.
 // An answer stays in localStorage until the server has it; the next pair replaces the page's body.
 
 const IDLE = 60_000; // milliseconds without a sign of life after which nobody is reading
@@ -12,9 +12,8 @@ const pause = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
 const keep = (store, key, value) => { try { store.setItem(key, value); } catch { /* private */ } };
 const kept = (store, key) => { try { return store.getItem(key); } catch { return null; } };
 const drop = (store, key) => { try { store.removeItem(key); } catch { /* private */ } };
-const pending = () => `pending-${document.body.dataset.person}`;
-const sent = () => `sent-${document.body.dataset.person}`;
 
+const given = new Map(); // from an assignment to what was said of it here, for whoever undoes it
 let busy = false;
 
 // Time: only while the page can be seen and its reader shows signs of life.
@@ -57,9 +56,10 @@ function askCriteria(form) {
   for (const field of form.querySelectorAll("[data-required] input")) field.required = judged;
 }
 
-function refill(body) {
-  const form = $("#judge"), values = new URLSearchParams(body);
-  if (!form || values.get("assignment") !== form.elements.assignment.value) return;
+function refill() {
+  const form = $("#judge"), body = given.get(form?.elements.assignment.value);
+  if (!body) return;
+  const values = new URLSearchParams(body);
   for (const field of form.querySelectorAll("input[type=radio], input[type=checkbox]"))
     field.checked = values.getAll(field.name).includes(field.value);
   form.elements.comment.value = values.get("comment") ?? "";
@@ -91,37 +91,13 @@ async function show(url) {
   begin();
 }
 
-async function deliver() {
-  if (busy || !kept(localStorage, pending())) return;
-  busy = true;
-  $("main").setAttribute("aria-busy", "true");
-  try {
-    await send(kept(localStorage, pending()), pending());
-  } finally {
-    busy = false;
-    $("main").removeAttribute("aria-busy");
-  }
-}
+// Answers that wait: each under its assignment, so that no tab overwrites what another one keeps.
 
-async function send(body, place, again = true) {
-  const fields = new URLSearchParams(body);
-  fields.set("csrf", $("[name=csrf]").value); // of this session, not of the one before
-  const answer = await insist("/judge", { method: "POST", body: fields, headers: JSON_PLEASE });
-  if (answer.status === 401) {
-    const signedOut = document.body.dataset.signedOut;
-    await show("/login");
-    $("main p").textContent = signedOut;
-    return;
-  }
-  if (answer.status === 403 && again) {
-    await show("/"); // with the token of a newer session
-    return send(body, place, false);
-  }
-  drop(localStorage, place);
-  await show("/");
-  if (answer.ok) return say(document.body.dataset.saved ?? "", "unseen");
-  say((await answer.json()).error, "wrong");
-  refill(body);
+const mine = () => `answer-${document.body.dataset.person}-`;
+
+function waiting() {
+  const keys = () => Object.keys(localStorage).filter((key) => key.startsWith(mine()));
+  try { return keys(); } catch { return []; }
 }
 
 function judge(form) {
@@ -129,10 +105,48 @@ function judge(form) {
   tick();
   form.elements.milliseconds.value = Math.round(active);
   const body = new URLSearchParams(new FormData(form)).toString();
-  keep(localStorage, pending(), body);
-  keep(sessionStorage, sent(), body);
-  if (kept(localStorage, pending()) === body) deliver();
+  const key = mine() + form.elements.assignment.value;
+  keep(localStorage, key, body);
+  if (kept(localStorage, key) === body) deliver();
   else form.submit(); // nothing can be kept here: the browser's own way
+}
+
+async function deliver() {
+  if (busy || !waiting().length) return;
+  busy = true;
+  $("main").setAttribute("aria-busy", "true");
+  try {
+    const text = document.body.dataset;
+    let told = [];
+    for (const key of waiting()) {
+      const body = kept(localStorage, key), answer = body && await send(key, body);
+      if (!answer) continue; // another tab was faster, or someone else is signed in now
+      if (answer.status === 401) {
+        await show("/login");
+        $("main p").textContent = text.signedOut;
+        return;
+      }
+      if (kept(localStorage, key) === body) drop(localStorage, key);
+      given.set(new URLSearchParams(body).get("assignment"), body);
+      if (!answer.ok) told = [(await answer.json()).error, "wrong"];
+      else if (!told.length) told = [text.saved, "unseen"];
+    }
+    if (location.pathname === "/") await show("/");
+    if (told.length) say(...told);
+    if (told[1] === "wrong") refill();
+  } finally {
+    busy = false;
+    $("main").removeAttribute("aria-busy");
+  }
+}
+
+async function send(key, body, again = true) {
+  const fields = new URLSearchParams(body);
+  fields.set("csrf", $("[name=csrf]").value); // of this session, not of the one before
+  const answer = await insist("/judge", { method: "POST", body: fields, headers: JSON_PLEASE });
+  if (answer.status !== 403 || !again) return answer;
+  await show("/"); // with the token of a newer session
+  return key.startsWith(mine()) ? send(key, body, false) : null;
 }
 
 async function undo(form) {
@@ -145,7 +159,7 @@ async function undo(form) {
     const error = answer.ok ? "" : (await answer.json()).error;
     await show("/");
     if (error) say(error, "wrong");
-    else refill(kept(sessionStorage, sent()));
+    else refill();
   } catch {
     say(document.body.dataset.notUndone, "wrong");
   } finally {

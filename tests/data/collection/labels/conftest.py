@@ -44,7 +44,9 @@ class Scene:
         prompt = f"p{self.pairs}" if prompt is None else prompt
         if self.db.get(tables.Prompt, prompt) is None:
             said = [{"role": "user", "content": f"What of {prompt}?"}]
-            self._add(tables.Prompt(id=prompt, messages=said, category="talk", language="en"))
+            self._add(
+                tables.Prompt(id=prompt, key=prompt, messages=said, category="talk", language="en")
+            )
         ids = [f"{prompt}/{first}", f"{prompt}/{second}"]
         for name, text in zip(ids, texts or (first, second), strict=True):
             if self.db.get(tables.Response, name) is None:
@@ -56,7 +58,7 @@ class Scene:
         )
 
     def judge(self, name: str, pair: tables.Pair, verdict: str, **more: Any) -> tables.Judgement:
-        """`swapped` and `repeat` belong to the assignment, everything else to the judgement."""
+        """`swapped`, `repeat`, `to_decide` are of the assignment, all else of the judgement."""
         person, number = self.person(name), self.numbers.get(name, 0) + 1
         self.numbers[name] = number
         self._add(
@@ -67,6 +69,7 @@ class Scene:
                 number=number,
                 swapped=more.pop("swapped", False),
                 repeat=more.pop("repeat", False),
+                to_decide=more.pop("to_decide", False),
                 fate="answered",
                 leased_until=NOON,
                 created=NOON,

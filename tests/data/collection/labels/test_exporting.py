@@ -38,7 +38,7 @@ def truth(scene):
                     scene.retract(person, "undone", scene.judge(person, pair, verdict))
                     continue
                 scene.judge(person, pair, verdict, swapped=swapped)
-                if verdict in VERDICTS[:3]:
+                if verdict in VERDICTS[:3] and not gold:
                     said.setdefault((pair.first_id, pair.second_id), {})[person] = verdict
                 if rng.random() < 0.1:
                     scene.judge(person, pair, "second", repeat=True, swapped=not swapped)
@@ -116,11 +116,51 @@ def test_a_round_trip_gives_the_same_labels(scene, truth, tmp_path, kind):
         assert (tuple(votes.values()) if votes else (1, 0, 0)) == expected_votes
 
 
+@pytest.mark.parametrize("kind", ["raw", "aggregated", "argilla", "labelstudio"])
+def test_a_senior_decides_what_is_exported(scene, tmp_path, kind):
+    """Three disagree on each pair, often with the senior; `data filter` follows the decision."""
+    expected = set()
+    for i in range(24):
+        pair, verdict = scene.pair(prompt=f"q{i}"), VERDICTS[i % 3]
+        for name, other in zip("uvw", VERDICTS, strict=False):
+            scene.judge(name, pair, other)
+        pair.decision = scene.judge("boss", pair, verdict, to_decide=True).id
+        if verdict != "tie":
+            expected.add((f"What of q{i}?", "a" if verdict == "first" else "b"))
+    path, kept = exported(scene, kind, tmp_path), tmp_path / "kept.jsonl"
+    filter_file(str(path), str(kept))
+    found = records.read(kept, Pair)
+    assert len(found) == 16
+    assert {(pair.prompt[0]["content"], pair.chosen) for pair in found} == expected
+    if kind in ("raw", "aggregated"):
+        assert all(tuple(pair.votes.values()) == (5, 1, 1) for pair in found)
+    if kind == "raw":
+        whose = Counter(row.get("decided_by", row.get("annotator")) for row in lines(path))
+        assert whose == Counter(dict.fromkeys(["u", "v", "w", "boss"], 24))
+
+
 def test_repeats_are_exported_as_repeats(scene, truth, tmp_path):
     rows = lines(exported(scene, "repeats", tmp_path))
     assert rows and all(row["repeat"] and row["annotator"] != "bad" for row in rows)
     raw = exported(scene, "raw", tmp_path).read_text()
     assert '"repeat"' not in raw and '"bad"' not in raw and '"k"' not in raw
+
+
+def test_gold_is_no_label(scene, tmp_path):
+    """Nothing whose answer was known before gets into reward training as what people said."""
+    known = scene.pair(purpose="gold", answer="second", prompt="known")
+    scene.judge("u", known, "second")
+    scene.judge("u", known, "second", repeat=True, swapped=True)
+    scene.judge("v", known, "first")
+    scene.judge("v", scene.pair(prompt="open"), "first")
+    for kind in ("raw", "aggregated", "argilla", "labelstudio"):
+        (row,) = lines(exported(scene, kind, tmp_path))
+        assert "What of open?" in json.dumps(row), kind
+    rows = lines(exported(scene, "gold", tmp_path))
+    assert [(row["annotator"], row["chosen"], row["right"]) for row in rows] == [
+        ("u", "b", True), ("v", "a", False),
+    ]  # fmt: skip
+    assert all(row["gold"] and row["prompt_id"] == "known" for row in rows)
 
 
 def test_a_row_tells_all_that_was_said(scene, tmp_path):
@@ -193,7 +233,7 @@ def test_daily_figures(scene, tmp_path):
     with path.open() as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert [row[1:] for row in rows] == [
-        ["'=u", "2", "2", "1", "0", "0", "0", "1", "0", "1.5", "0.001"],
+        ["'=u", "2", "1", "1", "0", "0", "0", "1", "0", "1.5", "0.001"],
         ["'=u", "4", "1", "0", "1", "1", "1", "0", "0", "1800.0", "2.0"],
         ["v", "1", "1", "0", "0", "0", "0", "0", "0", "1.0", "0.0"],
     ]

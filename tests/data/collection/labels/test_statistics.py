@@ -60,18 +60,19 @@ def test_alpha_of_the_worked_example():
 
 
 def test_agreement_is_on_responses_not_on_sides(scene):
-    """Three people on forty pairs, sides at random; gold, repeats and decisions stay out."""
+    """Three on forty pairs, one a senior, sides at random; gold, repeats, decisions stay out."""
     rng = Random(0)
     units, said = [], {name: [] for name in "uvw"}
+    scene.person("w", "senior")
+    scene.person("boss", "senior")
     for _ in range(40):
-        pair = scene.pair(senior=True)
+        pair = scene.pair()
         unit = [rng.choice((0, 1, 2, 2)) for _ in said]
         units.append(unit)
         for name, value in zip(said, unit, strict=True):
             said[name].append(value)
             scene.judge(name, pair, VERDICTS[value], swapped=rng.random() < 0.5)
-        scene.person("boss", "senior")
-        scene.judge("boss", pair, "first")
+        scene.judge("boss", pair, "first", to_decide=True)
         scene.judge("u", pair, "second", repeat=True)
     gold = scene.pair(purpose="gold", answer="first")
     for name in said:
@@ -195,6 +196,9 @@ def test_a_circle_of_three_is_found_by_majority(scene):
     }  # fmt: skip
     scene.judge("x", circle[2], "first")  # two against two: a tie, and the circle is open
     assert told(scene)["cycles"]["share"] == 0
+    circle[2].decision = scene.judge("boss", circle[2], "second", to_decide=True).id
+    scene.judge("y", circle[2], "first")  # whatever others say
+    assert told(scene)["cycles"]["share"] == 1 / 2
 
 
 def test_what_does_not_count_is_nowhere(scene):
@@ -219,7 +223,16 @@ def test_progress_days_and_time(scene):
     scene.judge("v", other, "tie", created=NOON, milliseconds=60_000)
     recount(scene.db, [pair.id, other.id])  # one more for the first, a senior for the second
     found = told(scene, NOON + 60)
-    assert found["progress"] == {"pairs": 4, "done": 1, "missing": 3, "senior": 1, "open": 0}
+    assert found["progress"] == {
+        "pairs": 4,
+        "done": 1,
+        "missing": 3,
+        "senior": 1,
+        "stuck": 1,
+        "open": 0,
+    }
+    scene.person("boss", "senior")
+    assert told(scene, NOON + 60)["progress"]["stuck"] == 0
     throughput = found["throughput"]
     assert (throughput["last_hour"], throughput["last_day"], throughput["all"]) == (1, 2, 3)
     assert [day["judgements"] for day in throughput["days"]] == [1, 2]

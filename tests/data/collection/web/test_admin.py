@@ -82,6 +82,30 @@ def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
     assert [row.name for row in found(there, Person)] == ["lead", "Ana"]
 
 
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [("https://labels.example", "https://labels.example/enter/"), (None, "http://evil/enter/")],
+)
+def test_a_personal_link_leads_where_the_server_is(collection, url, link):
+    """A request's word for it is taken only where nobody has said it."""
+    boss = collection(app={"url": url}).annotator("lead", "administrator")
+    page = boss.submit("/admin/invite", "/admin", {"Host": "evil"}, name="Ana", role="annotator")
+    assert page.status_code == 200 and re.findall(r"[\w:/.]*/enter/", page.text) == [link]
+
+
+def test_what_no_senior_may_decide_is_said(there):
+    """Until an annotator, who has judged those pairs, is made a senior."""
+    boss, ana, bo = there.annotator("lead", "administrator"), *map(there.annotator, ("Ana", "Bo"))
+    judge_all(ana, "tie")
+    judge_all(bo, "cannot_judge")
+    assert "5 of them no senior who is here may decide" in boss.get("/admin").text
+    assert boss.submit("/admin/invite", "/admin", name="Ana", role="senior").status_code == 200
+    there.now += REST
+    page = boss.get("/admin").text
+    assert "may decide" not in page and "5 of them" not in page
+    assert len(boss.get("/admin/export/aggregated").text.splitlines()) == 5
+
+
 def test_pause_and_resume(there):
     boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
     assert act(there, boss, "pause", "Ana").headers["location"] == "/admin#people"
@@ -143,7 +167,7 @@ def test_downloads_are_what_the_command_writes(there, tmp_path):
         assert answer.status_code == 200
         assert answer.headers["content-disposition"] == f'attachment; filename="{kind}.{suffix}"'
         with reading(there.engine) as db:
-            if kind == "repeats":
+            if kind in ("gold", "repeats"):
                 assert answer.content == b""
                 continue
             exporting.export(db, kind, tmp_path / kind)

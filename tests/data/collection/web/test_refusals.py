@@ -1,9 +1,12 @@
 """Honest people with old forms, and impatient ones: what the pages tell them."""
 
 import pytest
+from argon2 import PasswordHasher
+from sqlalchemy import select
 
 from glm_jax.data.collection import Refused, people
 from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web.rates import RATES
 
 JSON = {"Accept": "application/json"}
@@ -60,7 +63,7 @@ def test_guessing_is_slowed_down(collection, kind, path, monkeypatch):
     def refuse(*_, **__):
         raise Refused("quickly")
 
-    monkeypatch.setattr(people, "sign_in", refuse)
+    monkeypatch.setattr(people, "verified", refuse)
     there = collection()
     browser = there.browser()
     form = browser.form(path, path) | {"name": "lead", "password": "guess"}
@@ -69,6 +72,28 @@ def test_guessing_is_slowed_down(collection, kind, path, monkeypatch):
     assert told == [403] * allowed + [429] * 3
     answer = browser.post(path, data=form, headers=JSON)
     assert answer.headers["retry-after"] and "wait" in answer.json()["error"]
+
+
+def test_the_password_of_one_name_is_not_guessed_from_many_addresses(collection, monkeypatch):
+    monkeypatch.setitem(RATES, "password", "1000/minute")
+    monkeypatch.setitem(RATES, "name", "3/minute")
+    browser = collection().browser()
+    form = browser.form("/login", "/login") | {"password": "guess"}
+    names = ["lead", " lead", "lead", "lead", "nobody"]
+    told = [browser.post("/login", data=form | {"name": name}).status_code for name in names]
+    assert told == [403, 403, 403, 429, 403]
+
+
+def test_nobody_waits_while_a_password_is_verified(collection, monkeypatch):
+    """It takes tens of milliseconds of the processor, on purpose."""
+    there, held = collection(), []
+    turn = there.engine.get_execution_options()["writer"]
+    monkeypatch.setattr(PasswordHasher, "verify", lambda *_: held.append(turn.locked()))
+    there.link("lead", "administrator")
+    with writing(there.engine) as db:
+        people.set_password(db, db.scalars(select(Person)).one(), "a long enough password")
+    answer = there.browser().submit("/login", "/login", name="lead", password="whatever it is")
+    assert answer.status_code == 303 and held == [False]
 
 
 def test_one_person_cannot_occupy_the_server(collection, monkeypatch):

@@ -6,17 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
 from glm_jax.data.collection.store import writing
-from glm_jax.data.collection.tables import Guidelines, Person
+from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages
 from glm_jax.data.collection.web.envelope import HEADERS
-from glm_jax.data.collection.web.markdown import render
 from glm_jax.data.records import Sample
-from glm_jax.errors import InputError
 
 JSON = {"Accept": "application/json"}
 
@@ -112,6 +110,33 @@ def test_nothing_tells_who_wrote_an_answer(collection):
     assert "secret-model" not in shown and "123456" not in shown
 
 
+def test_answers_wait_for_the_disk_and_pages_do_not(collection):
+    there, pragmas = collection(), []
+    browser = there.annotator("Anna")
+
+    @event.listens_for(there.engine, "before_cursor_execute")
+    def executed(connection, cursor, statement, *_):
+        if "synchronous" in statement:
+            pragmas.append(statement.split()[-1])
+
+    form = browser.form("/judge")
+    assert "NORMAL" in pragmas
+    pragmas.clear()
+    browser.post("/judge", data=form | {"side": "tie"}, headers=JSON)
+    assert len(there.judgements()) == 1 and set(pragmas) == {"FULL"}
+
+
+def test_a_page_calls_its_reader_by_an_alias(collection):
+    """Whoever knows the number of a person is one step nearer to what is drawn for him."""
+    there = collection()
+    for name in ("Anna", "Ben"):
+        html = there.annotator(name).get("/").text
+        with writing(there.engine) as db:
+            person = db.scalars(select(Person).where(Person.name == name)).one()
+        assert re.search(r'data-person="(.*?)"', html)[1] == person.alias
+        assert len(person.alias) == 16 and str(person.id) != person.alias
+
+
 def test_what_stands_in_texts_does_nothing(collection, pair):
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>[x](javascript:alert(3)) ![y](//z)"
     said = [{"role": "system", "content": evil}, {"role": "user", "content": evil}]
@@ -121,36 +146,10 @@ def test_what_stands_in_texts_does_nothing(collection, pair):
     assert shown.count("&lt;script&gt;alert(1)") >= 6, "each text is shown as it was written"
 
 
-@pytest.mark.parametrize(
-    ("markdown", "html"),
-    [
-        ("# One", "<h3>One</h3>"),
-        ("a\nb", "a<br>\nb"),
-        ("`<b>`", "<code>&lt;b&gt;</code>"),
-        ("```html\n<i>\n```", "<pre><code>&lt;i&gt;\n</code></pre>"),
-        ('<a href="x" onclick="y">', "&lt;a href="),
-        ("[x](data:text/html,y)", "[x](data:text/html,y)"),
-        ("[x](http://a.b)", 'rel="noopener noreferrer nofollow"'),
-        ("&lt;script&gt;", "&lt;script&gt;"),
-        ("|a|\n|-|\n|b|", "<td>b</td>"),
-    ],
-)
-def test_markdown(markdown, html):
-    assert html in render(markdown)
-
-
-@pytest.mark.parametrize("part", ["> ", "[", "*a ", "- ", "`", "![a](", "|a", "<", "a\n"])
-def test_endless_text_is_no_burden(part):
-    began = time.process_time()
-    for length in (20_000, 200_000):
-        render(part * (length // len(part)))
-    assert time.process_time() - began < 2
-    assert render("<" * 30_000) == f"<pre>{'&lt;' * 30_000}</pre>"
-
-
-def test_the_language_stays(collection):
-    there = collection(language="zh")
-    browser = there.browser()
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_language_stays(collection, secure):
+    there = collection(language="zh", app={"secure": secure})
+    browser = there.browser(secure)
     assert '<html lang="zh">' in browser.get("/login").text
     browser.submit("/language", "/login", language="en")
     assert '<html lang="en">' in browser.get("/login").text
@@ -247,6 +246,20 @@ def test_pages_hold_no_script_of_their_own(collection):
         assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", html)
 
 
+def test_every_page_of_an_annotator_delivers_what_waits(collection, pair):
+    """Also where nothing is left: the last answer may still be on the device."""
+    there = collection([pair(0)])
+    anna, boss = there.annotator("Anna"), there.annotator("lead", "administrator")
+    assert anna.submit("/judge", side="tie").status_code == 303
+    for path in ("/", "/guidelines", "/nowhere"):
+        shown = anna.get(path).text
+        assert "/static/annotate.js" in shown and "data-person=" in shown, path
+        assert shown.count('id="status"') == 1
+    assert "Nothing is left" in anna.get("/").text
+    for shown in (boss.get("/admin").text, there.browser().get("/login").text):
+        assert "annotate.js" not in shown and "data-person" not in shown
+
+
 def test_practice_is_told_and_may_fail(collection, pair):
     there = collection(known=[pair(9)], pass_mark=1.0)
     browser = there.annotator("Anna")
@@ -293,23 +306,6 @@ def test_a_model_writes_more_pairs(collection, pair):
             break
         time.sleep(0.02)
     assert not more and "Nothing is left" in browser.get("/").text
-
-
-def test_guidelines_have_versions(collection, tmp_path):
-    file = tmp_path / "guidelines.md"
-    file.write_text("Be *fair*.", encoding="utf-8")
-    for expected in (1, 1):
-        there = collection(guidelines=str(file))
-        shown = there.annotator("Anna").get("/guidelines").text
-        assert "<em>fair</em>" in shown and f"Version {expected}" in shown
-    file.write_text("Be kind.", encoding="utf-8")
-    there = collection(guidelines=str(file))
-    there.annotator("Anna").submit("/judge", side="tie")
-    assert there.judgements()[-1].guidelines == 2
-    with writing(there.engine) as db:
-        assert len(db.scalars(select(Guidelines)).all()) == 2
-    with pytest.raises(InputError, match=r"nothing\.md: No such file"):
-        collection(guidelines=str(tmp_path / "nothing.md"))
 
 
 def test_health_needs_no_session(collection):

@@ -1,0 +1,39 @@
+"""Guidelines: their versions, and which of them a label carries."""
+
+import pytest
+from sqlalchemy import select
+
+from glm_jax.data.collection.loading import publish
+from glm_jax.data.collection.store import writing
+from glm_jax.data.collection.tables import Guidelines
+from glm_jax.errors import InputError
+
+
+def test_guidelines_have_versions(collection, tmp_path):
+    file = tmp_path / "guidelines.md"
+    file.write_text("Be *fair*.", encoding="utf-8")
+    for expected in (1, 1):
+        there = collection(guidelines=str(file))
+        shown = there.annotator("Anna").get("/guidelines").text
+        assert "<em>fair</em>" in shown and f"Version {expected}" in shown
+    file.write_text("Be kind.", encoding="utf-8")
+    there = collection(guidelines=str(file))
+    there.annotator("Anna").submit("/judge", side="tie")
+    assert there.judgements()[-1].guidelines == 2
+    with writing(there.engine) as db:
+        assert len(db.scalars(select(Guidelines)).all()) == 2
+    with pytest.raises(InputError, match=r"nothing\.md: No such file"):
+        collection(guidelines=str(tmp_path / "nothing.md"))
+
+
+def test_a_label_carries_the_guidelines_that_were_shown(collection):
+    there = collection()
+    anna = there.annotator("Anna")
+    shown = anna.form("/judge") | {"side": "tie"}
+    with writing(there.engine) as db:
+        assert publish(db, "Be kind.", there.now) == 2
+    for forged in ("0", "3", "", "-1"):
+        assert anna.post("/judge", data=shown | {"guidelines": forged}).status_code == 409
+    anna.post("/judge", data=shown)
+    anna.submit("/judge", side="tie")
+    assert [judgement.guidelines for judgement in there.judgements()] == [1, 2]
