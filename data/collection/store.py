@@ -35,7 +35,9 @@ def open_store(url: str) -> Engine:
         place = make_url(url) if "://" in url else URL.create("sqlite", database=url)
         if place.drivername in ("postgres", "postgresql"):
             place = place.set(drivername="postgresql+psycopg")
-        engine = _sqlite(place) if place.drivername == "sqlite" else create_engine(place)
+        turns = {"writer": threading.Lock()}
+        is_file = place.drivername == "sqlite"
+        engine = _sqlite(place, turns) if is_file else create_engine(place, execution_options=turns)
         with _begin(engine, "BEGIN IMMEDIATE") as db:
             handing_out(db)
             Table.metadata.create_all(db.connection())
@@ -68,7 +70,8 @@ def writing(engine: Engine, *, flushed: bool = True) -> Iterator[Session]:
     milliseconds of the disk's time, which `next_assignment` need not wait for: its loss in a power
     failure would cost one page. What was read can still be looked at afterwards.
     """
-    # Threads of one process queue here: SQLite lets those that wait sleep, up to 100 ms too long.
+    # Threads of one process queue here: SQLite lets those that wait sleep, up to 100 ms too long,
+    # and on PostgreSQL one that holds locks would wait for Python's own among all the others.
     turn = engine.get_execution_options().get("writer", nullcontext())
     with turn, _begin(engine, "BEGIN IMMEDIATE", flushed) as db:
         if not flushed and db.get_bind().dialect.name == "postgresql":
@@ -105,10 +108,8 @@ def _begin(engine: Engine, begin: str, flushed: bool = True) -> Iterator[Session
         yield db
 
 
-def _sqlite(place: URL) -> Engine:
-    engine = create_engine(
-        place, pool_size=16, max_overflow=64, execution_options={"writer": threading.Lock()}
-    )
+def _sqlite(place: URL, turns: dict[str, Any]) -> Engine:
+    engine = create_engine(place, pool_size=16, max_overflow=64, execution_options=turns)
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
