@@ -4,8 +4,7 @@
 
 For each seed: a world, an SFT model, its responses, and what annotators who like length by so much
 a token say of them; then reward models of all pairs, and of pairs balanced with one and with two
-levels, all judged by the true utility. Prints one JSON object. Resumes
-where it was stopped.
+levels, all judged by the true utility. Prints one JSON object. Resumes where it was stopped.
 """
 
 import argparse
@@ -65,7 +64,7 @@ def measured(folder: Path, seed: int, overrides: list[str]) -> Iterator[dict[str
                 pairs = annotate(given, length_bias=liking, seed=seed)
                 kept, _ = filters.filter_pairs(pairs, min_agreement=0, add_up=False)
                 for kind, levels in KINDS.items():
-                    if levels:
+                    if levels is not None:
                         settings = {"buckets": config.buckets, "levels": levels, "seed": seed}
                         stays, *_ = balance_pairs(kept, tokenizer, **settings)
                         records.write(f"{stem}.{kind}.jsonl", stays)
@@ -123,7 +122,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             kind: [row for row in rows if row.get("liking") == liking and row["pairs"] == kind]
             for kind in KINDS
         }
-        for kind in ("one_level", "two_levels"):
+        for kind in [kind for kind, levels in KINDS.items() if levels is not None]:
             both = list(zip(of[kind], of["filtered"], strict=True))
             balancing[f"{liking}, {kind}"] = {
                 "accuracy": interval([a["accuracy"] - b["accuracy"] for a, b in both]),
