@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.collect import PASSWORD, Server, invited, samples
+from benchmarks.collection.server import PASSWORD, Server, invited, samples
 from glm_jax.data import records
-from glm_jax.data.collection.simulate import simulate
+from glm_jax.data.collection.simulation.simulate import simulate
 from glm_jax.data.records import Message, Pair
 
 IMAGES = Path(__file__).parent / "images"

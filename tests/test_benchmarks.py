@@ -24,7 +24,6 @@ TINY = {
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
     # a program is lowered with descriptions of its arguments in the state's place
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     from benchmarks import ppo, roofline
@@ -51,7 +50,6 @@ def test_ppo(benchmarks, monkeypatch, capsys, eos_rate):
 
 def test_data(monkeypatch, tmp_path):
     """Its pairs are read; a part of them is turned around; the memory is a process's and more."""
-    monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import data
 
     file = tmp_path / "pairs.jsonl"

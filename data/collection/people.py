@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
-from glm_jax.data.collection.places import recount
+from glm_jax.data.collection.labelling.places import recount
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import handing_out, locked
 from glm_jax.data.collection.tables import Assignment, Change, Login, Pair, Person, Role

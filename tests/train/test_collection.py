@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
+from benchmarks.collection.server import Server, invited, samples
 from glm_jax.checkpoint.pretrained import save_pretrained
 from glm_jax.config import GLMConfig
 from glm_jax.data import records
 from glm_jax.data.collection import Refused, people, store
-from glm_jax.data.collection.simulate import simulate
+from glm_jax.data.collection.simulation.simulate import simulate
 from glm_jax.data.collection.tables import Pair, Person
 from glm_jax.data.proving_ground import world
 from glm_jax.data.proving_ground.task import Task
@@ -23,16 +24,6 @@ from glm_jax.model import GLM
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train import cli
 from glm_jax.train.run_folder import read_rows
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def collect(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import collect
-
-    return collect
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +42,10 @@ def run(*command: object) -> None:
     assert cli.main([str(part) for part in command]) == 0
 
 
-def test_from_samples_to_a_reward_model(collect, model, tmp_path, capsys):
+def test_from_samples_to_a_reward_model(model, tmp_path, capsys):
     db, shown = str(tmp_path / "preferences.db"), tmp_path / "samples.jsonl"
-    records.write(shown, collect.samples(80, 3, 0))
-    with collect.Server(db, str(shown)) as server:
+    records.write(shown, samples(80, 3, 0))
+    with Server(db, str(shown)) as server:
         capsys.readouterr()
         run("collect", "invite", "--db", db, "--url", server.url, *"abcdef")
         links = tmp_path / "links.txt"
@@ -87,7 +78,7 @@ def test_from_samples_to_a_reward_model(collect, model, tmp_path, capsys):
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
-def test_answers_are_sampled_while_people_wait(collect, model, tmp_path):
+def test_answers_are_sampled_while_people_wait(model, tmp_path):
     """Every prompt gets its answers once, also when the server is started again in between."""
     db, prompts = str(tmp_path / "preferences.db"), tmp_path / "prompts.jsonl"
     asked = world.prompts("pairs", 12, 0)
@@ -102,11 +93,11 @@ def test_answers_are_sampled_while_people_wait(collect, model, tmp_path):
     ]  # fmt: skip
     done = 0
     for _ in range(2):
-        with collect.Server(db, *arguments) as server:
-            (link,) = collect.invited(db, server.url, 1)
+        with Server(db, *arguments) as server:
+            (link,) = invited(db, server.url, 1)
             done += len(simulate(known, [link], pairs=5))
-    with collect.Server(db, *arguments) as server:
-        (link,) = collect.invited(db, server.url, 1)
+    with Server(db, *arguments) as server:
+        (link,) = invited(db, server.url, 1)
         done += len(simulate(known, [link]))
     with store.reading(store.open_store(db)) as session:
         by_prompt = Counter(session.query(Pair.prompt_id).all())

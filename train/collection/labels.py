@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glm_jax.data.collection import exporting, store
-from glm_jax.data.collection import simulate as simulated
-from glm_jax.data.collection import statistics as figures
+from glm_jax.data.collection import store
+from glm_jax.data.collection.exports import exporting
+from glm_jax.data.collection.figures import statistics as figures
+from glm_jax.data.collection.simulation import simulate as simulated
 from glm_jax.errors import InputError
 from glm_jax.train.collection.accounts import existing
 from glm_jax.train.collection.samples import samples as read_samples

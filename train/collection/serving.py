@@ -15,7 +15,7 @@ from glm_jax.data.collection import loading, store
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Prompt
 from glm_jax.data.collection.web.app import create_app
-from glm_jax.data.collection.web.drawing import Draw
+from glm_jax.data.collection.web.live import Draw
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.train.collection.accounts import ADMINISTRATOR, address, first_administrator

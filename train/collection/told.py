@@ -15,7 +15,7 @@ COLUMNS = ("judged", "seconds", *SHARES)
 
 
 def told(figures: dict[str, Any]) -> str:
-    """Lines of what `data/collection/statistics.py` found; days and buckets are only in JSON."""
+    """Lines of what `collection.figures.statistics` found; days and buckets are only in JSON."""
     return "\n".join((*_all(figures), "", *_annotators(figures["annotators"])))
 
 

@@ -10,7 +10,9 @@ from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from glm_jax.data.agreement import SHARED
-from glm_jax.data.collection import Refused, assignment, exporting, judging, loading, people, places
+from glm_jax.data.collection import Refused, loading, people
+from glm_jax.data.collection.exports import exporting
+from glm_jax.data.collection.labelling import assignment, judging, places
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Change, Person, Retraction
 from glm_jax.data.collection.web import guidelines, pages

@@ -4,9 +4,10 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
-from glm_jax.data.collection import Refused, assignment, judging
-from glm_jax.data.collection.answers import LONGEST_COMMENT
-from glm_jax.data.collection.judging import Answer
+from glm_jax.data.collection import Refused
+from glm_jax.data.collection.labelling import assignment, judging
+from glm_jax.data.collection.labelling.answers import LONGEST_COMMENT
+from glm_jax.data.collection.labelling.judging import Answer
 from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Person

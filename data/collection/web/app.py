@@ -11,9 +11,9 @@ from starlette.staticfiles import StaticFiles
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
-from glm_jax.data.collection.web.drawing import Draw, Drawing
 from glm_jax.data.collection.web.envelope import Envelope
 from glm_jax.data.collection.web.latest import Latest
+from glm_jax.data.collection.web.live import Draw, Drawing
 from glm_jax.data.collection.web.problems import answer_for
 from glm_jax.data.collection.web.rates import Rates
 

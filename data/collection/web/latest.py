@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, func, select
 
+from glm_jax.data.collection.figures.statistics import statistics
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.statistics import statistics
 from glm_jax.data.collection.store import reading
 from glm_jax.data.collection.tables import Retraction
 from glm_jax.data.collection.web.figures import figures

@@ -1,15 +1,12 @@
 """A database of made-up pairs: `engine` and `fill`; `either` is SQLite, then PostgreSQL."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select
 
+from benchmarks.collection import databases
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
@@ -52,32 +49,11 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL of our own, which only a socket in a temporary folder leads to."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    control = shutil.which("pg_ctl") or (str(found[-1]) if found else None)
-    if control is None:
-        pytest.skip("no PostgreSQL on this machine (pg_ctl)")
-    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-
-    def run(*command: str) -> None:
-        done = subprocess.run(
-            [control, "-D", str(folder / "data"), *command],
-            user=user, cwd=folder, stdout=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"PostgreSQL does not start here: {' '.join(command)}")
-
-    try:
-        if user is not None:
-            shutil.chown(folder, user)
-        run("initdb", "-o", "--auth=trust --username=postgres --encoding=UTF8 --no-sync")
-        run("start", "-w", "-l", str(folder / "log"), "-o", options)
-        yield f"postgresql://postgres@/postgres?host={folder}"
-        run("stop", "-m", "immediate")
-    finally:
-        shutil.rmtree(folder)
+    """The URL of a database of a PostgreSQL of our own."""
+    if not databases.programs():
+        pytest.skip("PostgreSQL is not installed")
+    with databases.cluster("-c", "fsync=off") as made:
+        yield made("either")
 
 
 def fill_store(

@@ -2,16 +2,16 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.collection.server import PASSWORD, Server, samples
 from glm_jax.data import records
-from glm_jax.data.collection import exporting, store
-from glm_jax.data.collection.visitor import plain
+from glm_jax.data.collection import store
+from glm_jax.data.collection.exports import exporting
+from glm_jax.data.collection.simulation.visitor import plain
 
-ROOT = Path(__file__).parents[3]
 CHROMIUM = shutil.which("chromium")
 DESK = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {
@@ -36,22 +36,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def collect() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from benchmarks import collect
-
-        yield collect
-
-
-@pytest.fixture(scope="module")
-def server(collect, tmp_path_factory) -> Iterator[Any]:
+def server(tmp_path_factory) -> Iterator[Any]:
     here = tmp_path_factory.mktemp("served")
-    records.write(here / "samples.jsonl", collect.samples(100, 3, 0))
+    records.write(here / "samples.jsonl", samples(100, 3, 0))
     (here / "config.yaml").write_text("overlap: 0\nrepeats: 0\n")
     settings = "--config", str(here / "config.yaml")
     db = str(here / "preferences.db")
-    with collect.Server(db, str(here / "samples.jsonl"), *settings) as started:
+    with Server(db, str(here / "samples.jsonl"), *settings) as started:
         started.db = db
         yield started
 
@@ -225,7 +216,7 @@ def test_an_answer_waits_for_its_annotator(server, browser):
 
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_finding_of_axe(collect, server, browser, screen, scheme, request):
+def test_no_serious_finding_of_axe(server, browser, screen, scheme, request):
     from axe_playwright_python.sync_playwright import Axe
 
     def serious(page: Any) -> list[str]:
@@ -253,7 +244,7 @@ def test_no_serious_finding_of_axe(collect, server, browser, screen, scheme, req
     page.goto(f"{server.url}/login")
     findings += serious(page)
     page.locator("#name").fill("administrator")
-    page.locator("#password").fill(collect.PASSWORD)
+    page.locator("#password").fill(PASSWORD)
     page.locator("main button.send").click()
     page.wait_for_url("**/admin")
     findings += serious(page)

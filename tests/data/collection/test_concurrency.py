@@ -7,9 +7,16 @@ from random import Random
 from sqlalchemy import Engine, select
 
 from glm_jax.data.collection import Refused, people
-from glm_jax.data.collection.assignment import next_assignment, reassign
-from glm_jax.data.collection.judging import Answer, counted, invalidate, judge, restore, undo
-from glm_jax.data.collection.places import recount
+from glm_jax.data.collection.labelling.assignment import next_assignment, reassign
+from glm_jax.data.collection.labelling.judging import (
+    Answer,
+    counted,
+    invalidate,
+    judge,
+    restore,
+    undo,
+)
+from glm_jax.data.collection.labelling.places import recount
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Retraction

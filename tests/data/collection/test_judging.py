@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import func, select
 
-from glm_jax.data.collection.assignment import next_assignment
-from glm_jax.data.collection.judging import (
+from glm_jax.data.collection.labelling.assignment import next_assignment
+from glm_jax.data.collection.labelling.judging import (
     UNDOS,
     Answer,
     Refused,

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from glm_jax.data import records
-from glm_jax.data.collection import exporting
+from glm_jax.data.collection.exports import exporting
 from glm_jax.data.filters import filter_pairs
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError

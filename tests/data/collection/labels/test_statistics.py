@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from glm_jax.data.agreement import wilson
-from glm_jax.data.collection.places import recount
-from glm_jax.data.collection.reliability import alpha_of_counts
-from glm_jax.data.collection.statistics import statistics
+from glm_jax.data.collection.figures.reliability import alpha_of_counts
+from glm_jax.data.collection.figures.statistics import statistics
+from glm_jax.data.collection.labelling.places import recount
 
 NOON = 1_700_000_000.0 // 86400 * 86400 + 43200
 VERDICTS = ("second", "tie", "first")

@@ -8,8 +8,8 @@ import yaml
 from sqlalchemy import select
 
 from glm_jax.data import records
-from glm_jax.data.collection import exporting
-from glm_jax.data.collection.places import invalidated
+from glm_jax.data.collection.exports import exporting
+from glm_jax.data.collection.labelling.places import invalidated
 from glm_jax.data.collection.store import reading
 from glm_jax.data.collection.tables import Assignment, Change, Guidelines, Person, Retraction
 from glm_jax.data.collection.web.app import create_app

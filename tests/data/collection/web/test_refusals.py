@@ -119,7 +119,7 @@ def test_a_mistake_of_the_server_tells_nothing(collection, monkeypatch):
     there = collection()
     anna = there.annotator("Anna")
     form = anna.form("/judge") | {"side": "tie"}
-    monkeypatch.setattr("glm_jax.data.collection.judging.judge", lambda *_: 1 / 0)
+    monkeypatch.setattr("glm_jax.data.collection.labelling.judging.judge", lambda *_: 1 / 0)
     answer = anna.post("/judge", data=form)
     assert answer.status_code == 500 and "division" not in answer.text
     assert "written to its log" in answer.text

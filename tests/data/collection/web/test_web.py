@@ -181,7 +181,7 @@ def test_refusals_are_known_in_chinese():
     known = pages.texts("zh")["refused"]
     said = {
         node.args[0].value
-        for file in Path(package.__file__).parent.glob("*.py")
+        for file in Path(package.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == "Refused"

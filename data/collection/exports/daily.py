@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection import judged
-from glm_jax.data.collection.judged import FIRST, TIE, VERDICTS
-from glm_jax.data.collection.statistics import HOUR, day
+from glm_jax.data.collection.figures import judged
+from glm_jax.data.collection.figures.judged import FIRST, TIE, VERDICTS
+from glm_jax.data.collection.figures.statistics import HOUR, day
 
 COLUMNS = (
     "day", "annotator", "judged", "labels", "ties", "cannot_judge", "unwilling", "repeats",

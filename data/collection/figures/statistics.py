@@ -13,10 +13,10 @@ import numpy as np
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection import bias, judged, reliability
-from glm_jax.data.collection.contradictions import contradictions
-from glm_jax.data.collection.judged import FIRST, TIE, VERDICTS, Judged
-from glm_jax.data.collection.shares import Measured, measured, share
+from glm_jax.data.collection.figures import bias, judged, reliability
+from glm_jax.data.collection.figures.contradictions import contradictions
+from glm_jax.data.collection.figures.judged import FIRST, TIE, VERDICTS, Judged
+from glm_jax.data.collection.figures.shares import Measured, measured, share
 from glm_jax.data.collection.tables import Assignment, Pair, Person
 
 DAYS = 30  # that throughput is told of

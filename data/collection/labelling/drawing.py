@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.places import VOTES, undone
-from glm_jax.data.collection.practice import practice_round
+from glm_jax.data.collection.labelling.places import VOTES, undone
+from glm_jax.data.collection.labelling.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue, Secret
 from glm_jax.data.records import draw

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from glm_jax.data.agreement import SHARED
-from glm_jax.data.collection.judged import FIRST, SECOND, TIE, Judged
-from glm_jax.data.collection.shares import Measured, measured
+from glm_jax.data.collection.figures.judged import FIRST, SECOND, TIE, Judged
+from glm_jax.data.collection.figures.shares import Measured, measured
 
 RESAMPLES = 200
 VALUES = (SECOND, TIE, FIRST)

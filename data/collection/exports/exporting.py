@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from glm_jax.data import records, writing
-from glm_jax.data.collection.annotation_tools import argilla, labelstudio
-from glm_jax.data.collection.daily import as_csv, daily
-from glm_jax.data.collection.verdicts import (
+from glm_jax.data.collection.exports.annotation_tools import argilla, labelstudio
+from glm_jax.data.collection.exports.daily import as_csv, daily
+from glm_jax.data.collection.exports.verdicts import (
     PREFERENCES,
     Verdict,
     by_pair,

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own for a while, if the machine has its programs."""
+"""New databases: of SQLite in a folder, or of a PostgreSQL server of one's own for a while."""
 
 import os
 import pwd
@@ -23,7 +23,7 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def cluster() -> Iterator[Callable[[str], str]]:
+def cluster(*more: str) -> Iterator[Callable[[str], str]]:
     """Makes the address of a new database of a name; RuntimeError without PostgreSQL.
 
     It listens at a socket in its own folder, and is gone with it. Root runs it as another user,
@@ -40,7 +40,7 @@ def cluster() -> Iterator[Callable[[str], str]]:
             account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         made = [bin / "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", USER, "-E", "UTF8"]
         subprocess.run(made, check=True, capture_output=True, cwd=folder, **account)
-        options = ["-c", "listen_addresses=", "-c", "max_connections=200"]
+        options = ["-c", "listen_addresses=", "-c", "max_connections=200", *more]
         server = subprocess.Popen(
             [bin / "postgres", "-D", f"{folder}/data", "-k", folder, *options],
             cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account,
@@ -50,6 +50,16 @@ def cluster() -> Iterator[Callable[[str], str]]:
         finally:
             server.send_signal(signal.SIGINT)  # "fast": it does not wait for open connections
             server.wait()
+
+
+@contextmanager
+def databases(folder: Path, postgresql: bool) -> Iterator[Callable[[str], str]]:
+    """Makes the address of a new database of a name."""
+    if postgresql:
+        with cluster() as made:
+            yield made
+    else:
+        yield lambda name: str(folder / f"{name}.db")
 
 
 def _database(folder: str, name: str) -> str:

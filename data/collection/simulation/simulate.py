@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urljoin
 
-from glm_jax.data.collection.visitor import PATIENCE, Form, Visitor, plain
+from glm_jax.data.collection.simulation.visitor import PATIENCE, Form, Visitor, plain
 from glm_jax.data.proving_ground.annotators import LENGTH_BIAS, NOISE, TIE, Annotator, annotators
 from glm_jax.data.records import Sample
 from glm_jax.errors import InputError

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.places import undone
+from glm_jax.data.collection.labelling.places import undone
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person
 

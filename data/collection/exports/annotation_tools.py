@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.verdicts import Verdict, by_pair, deciding
+from glm_jax.data.collection.exports.verdicts import Verdict, by_pair, deciding
 
 FIELDS = {"first": "response_1", "second": "response_2"}
 CRITERION = {"first": "1 better", "second": "2 better", "tie": "no difference"}

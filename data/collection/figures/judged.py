@@ -6,7 +6,7 @@ import numpy as np
 from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.judging import counted
+from glm_jax.data.collection.labelling.judging import counted
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Response
 
 VERDICTS = ("second", "tie", "first", "cannot_judge", "unwilling")

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.data.collection.judged import FIRST, Judged
-from glm_jax.data.collection.shares import Measured, measured, share
+from glm_jax.data.collection.figures.judged import FIRST, Judged
+from glm_jax.data.collection.figures.shares import Measured, measured, share
 
 BUCKETS = 6  # of length differences, with about as many judgements in each
 

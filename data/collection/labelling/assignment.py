@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.drawing import draw_next
-from glm_jax.data.collection.places import recount
-from glm_jax.data.collection.practice import practice_round
+from glm_jax.data.collection.labelling.drawing import draw_next
+from glm_jax.data.collection.labelling.places import recount
+from glm_jax.data.collection.labelling.practice import practice_round
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import handing_out, locked
 from glm_jax.data.collection.tables import (

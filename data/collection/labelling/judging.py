@@ -6,9 +6,9 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
-from glm_jax.data.collection.answers import Answer as Answer
-from glm_jax.data.collection.answers import checked
-from glm_jax.data.collection.places import invalidated, recount, undone
+from glm_jax.data.collection.labelling.answers import Answer as Answer
+from glm_jax.data.collection.labelling.answers import checked
+from glm_jax.data.collection.labelling.places import invalidated, recount, undone
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import fresh, handing_out, locked
 from glm_jax.data.collection.tables import (

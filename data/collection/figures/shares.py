@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glm_jax.data.agreement import wilson
-from glm_jax.data.collection.judged import Judged
+from glm_jax.data.collection.figures.judged import Judged
 
 
 class Measured(NamedTuple):

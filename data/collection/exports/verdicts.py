@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
-from glm_jax.data.collection.judging import counted
+from glm_jax.data.collection.labelling.judging import counted
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Prompt, Response
 
 PREFERENCES = ("first", "second", "tie")

@@ -1,0 +1,1 @@
+"""Collecting preferences: under load over HTTP, and the database alone."""

@@ -1,0 +1,1 @@
+"""Labels as files: for reward training, for other tools, for a spreadsheet."""

@@ -1,0 +1,1 @@
+"""What labels are worth: agreement, accuracy on gold pairs, biases, contradictions."""

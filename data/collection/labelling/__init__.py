@@ -1,0 +1,1 @@
+"""Who judges which pair next, and what becomes of what they say."""

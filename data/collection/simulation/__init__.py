@@ -1,0 +1,1 @@
+"""Annotators of the proving ground, who work at the pages of a running server."""
