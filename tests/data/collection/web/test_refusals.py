@@ -76,7 +76,7 @@ def test_guessing_is_slowed_down(collection, kind, path, monkeypatch):
 
 def test_the_password_of_one_name_is_not_guessed_from_many_addresses(collection, monkeypatch):
     monkeypatch.setitem(RATES, "password", "1000/minute")
-    monkeypatch.setitem(RATES, "name", "3/minute")
+    monkeypatch.setitem(RATES, "name", "3/day")
     browser = collection().browser()
     form = browser.form("/login", "/login") | {"password": "guess"}
     names = ["lead", " lead", "lead", "lead", "nobody"]
