@@ -42,8 +42,8 @@ def load_pairs(
 ) -> Loaded:
     """Pairs to label; which of their responses is better, as they say, is not kept.
 
-    A sample makes a pair with every response of its prompt that was loaded before it, so that all
-    pairs of a prompt's samples are there in the end. Prompts are the same if their messages are,
+    A sample makes a pair with every response of its prompt that was loaded before it to be labelled,
+    so that all pairs of a prompt's samples are there in the end. Prompts are the same if their messages are,
     responses of one prompt if their ids or their texts are. What was loaded once changes nothing:
     it can be loaded again, and more can. `overlap` of the pairs, drawn by hash of (seed, ids), want
     `annotators`, the others one; a second hash draws their order. Raises InputError for an id with
@@ -113,8 +113,12 @@ class _Batch:
             responses.where(Response.prompt_id.in_(ids) | Response.id.in_(given))
         ):
             self.responses[prompt][text], self.owners[name] = name, prompt
-        pairs = select(Pair.first_id, Pair.second_id).where(Pair.prompt_id.in_(ids))
-        self.pairs = {(first, second) for first, second in db.execute(pairs)}
+        pairs = select(Pair.first_id, Pair.second_id, Pair.purpose).where(Pair.prompt_id.in_(ids))
+        purposes = {(first, second): purpose for first, second, purpose in db.execute(pairs)}
+        self.pairs = set(purposes)
+        known = {name for both, purpose in purposes.items() if purpose != "label" for name in both}
+        labels = {name for both, purpose in purposes.items() if purpose == "label" for name in both}
+        self.told = known - labels  # responses that only make pairs whose answer is known
         self.new: dict[type, list[dict[str, Any]]] = {Prompt: [], Response: [], Pair: []}
         self.known: set[tuple[str, str]] = set()
         self.same = 0
@@ -122,8 +126,9 @@ class _Batch:
     def add(self, item: Item) -> None:
         prompt = self._prompt(item)
         if isinstance(item, records.Sample):
-            others = list(self.responses[prompt].values())
+            others = [name for name in self.responses[prompt].values() if name not in self.told]
             added = self._response(prompt, item.text, None, item.id)
+            self.told.discard(added)
             for other in others:
                 if other != added:
                     self._pair(prompt, added, other, None)
@@ -134,6 +139,8 @@ class _Batch:
             self.same += 1
         else:
             self._pair(prompt, chosen, rejected, None if item.tie else chosen)
+            if self.purpose == "label":
+                self.told -= {chosen, rejected}
 
     def insert(self) -> Loaded:
         for table, rows in self.new.items():

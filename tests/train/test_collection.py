@@ -47,7 +47,7 @@ def test_from_samples_to_a_reward_model(model, tmp_path, capsys):
     records.write(shown, samples(80, 3, 0))
     with Server(db, str(shown)) as server:
         capsys.readouterr()
-        run("collect", "invite", "--db", db, "--url", server.url, *"abcdef")
+        run("collect", "invite", "--db", db, "--url", server.url, *"abcdefa")
         links = tmp_path / "links.txt"
         links.write_text(capsys.readouterr().out)
         run("collect", "simulate", shown, "--links", links, "--length-bias", "0")
@@ -125,6 +125,9 @@ def test_answers_are_sampled_while_people_wait(model, tmp_path):
         (["password", "--db", "nowhere.db"], "nowhere.db: no such database"),
         (["invite", "--db", "nowhere.db", "anna"], "nowhere.db: no such database"),
         (["export", "--db", "nowhere.db", "--output", "x.jsonl"], "nowhere.db: no such database"),
+        (["export", "--db", "x.db", "--output", "./x.db"], "./x.db: that is the database itself"),
+        (["serve", "--db", "new.db", "--port", "99999"], "--port 99999: expected 1 to 65535"),
+        (["serve", "--db", "new.db", "--port", "0"], "--port 0: expected 1 to 65535"),
         (["statistics", "--db", "nowhere.db"], "nowhere.db: no such database"),
         (["simulate", "wrong.jsonl", "--links", "nowhere.txt"], "nowhere.txt"),
         (["simulate", "wrong.jsonl", "--links", "empty.txt"], "empty.txt: no personal links"),

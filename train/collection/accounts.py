@@ -43,9 +43,9 @@ def invite(
     url: str = "http://127.0.0.1:8000",
 ) -> None:
     """Prints a personal link for each name."""
-    there = address(url)
+    there, once = address(url), dict.fromkeys(name.strip() for name in names)
     with store.writing(existing(db)) as session:
-        links = [(name, people.invite(session, name, role, time.time())) for name in names]
+        links = [(name, people.invite(session, name, role, time.time())) for name in once]
     for name, secret in links:
         print(f"{name}\t{there}/enter/{secret}")
 

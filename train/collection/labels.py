@@ -17,6 +17,8 @@ from glm_jax.train.collection.told import told
 
 def export(db: str, output: str, *, kind: str = "aggregated") -> None:
     """Writes what was labelled."""
+    if "://" not in db and Path(output).resolve() == Path(db).resolve():
+        raise InputError(f"--output {output}: that is the database itself")
     with store.reading(existing(db)) as session:
         n = exporting.export(session, kind, output)
     print(f"{output}: {n:,} rows")

@@ -1,6 +1,6 @@
 """Answers that are sampled while people compare them: a model at the back of a collection."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from glm_jax.data.records import Prompt, Sample, prompt_key, read
@@ -32,14 +32,18 @@ def sampler(
     before = set(known)
     left = [p for p in read(prompts, Prompt) if prompt_key(p.prompt) not in before]
     policy, tokenizer = load_policy(model)
-    size = max(1, BATCH // n) * n
+    at_once = max(1, BATCH // n)
 
-    def batches() -> Iterator[list[Sample]]:
-        if left:
-            yield from sample.draw(
-                policy, tokenizer, left, sampling, n=n, max_prompt=max_prompt, batch_size=size,
-                seed=seed,
-            )  # fmt: skip
+    def more() -> list[Sample]:
+        some = left[:at_once]
+        if not some:
+            return []
+        drawn = sample.draw(
+            policy, tokenizer, some, sampling, n=n, max_prompt=max_prompt, batch_size=at_once * n,
+            seed=seed + len(left),
+        )  # fmt: skip
+        found = [replace(s, tokens=[], log_probs=[]) for s in next(drawn)]
+        del left[:at_once]  # only now: what failed is asked again
+        return found
 
-    drawn = batches()
-    return lambda: [replace(s, tokens=[], log_probs=[]) for s in next(drawn, [])]
+    return more

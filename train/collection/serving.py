@@ -43,6 +43,8 @@ def serve(
     """Takes pairs into the database and serves them to annotators until it is interrupted."""
     if (model is None) != (prompts is None) or (live and model is None):
         raise InputError("answers are sampled with both --model MODEL and --prompts FILE")
+    if not 0 < port < 2**16:
+        raise InputError(f"--port {port}: expected 1 to 65535")
     there = address(url) if url else None
     settings = configuration.load(CollectionConfig, config) if config else CollectionConfig()
     files = {"practice": practice, "gold": gold, "label": pairs}

@@ -26,6 +26,7 @@ class Drawing:
         self._draw, self._engine, self._config = draw, engine, config
         self._busy = Lock()
         self._rests_until = 0.0
+        self._made: list[Pair | Sample] = []  # and not in the database yet
 
     def goes_on(self) -> bool:
         """Begins unless it runs already; whether pairs may come soon."""
@@ -37,12 +38,13 @@ class Drawing:
 
     def _run(self) -> None:
         try:
-            made = list(self._draw())
-            if not made:
+            self._made = self._made or list(self._draw())
+            if not self._made:
                 self._rests_until = time.monotonic() + REST
                 return
             with writing(self._engine) as db:
-                load_pairs(db, made, self._config, time.time())
+                load_pairs(db, self._made, self._config, time.time())
+            self._made = []
         except Exception:
             log.exception("the model wrote no new pairs")
             self._rests_until = time.monotonic() + REST

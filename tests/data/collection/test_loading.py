@@ -84,6 +84,19 @@ def test_gold_keeps_its_answer(engine):
         ]  # fmt: skip
 
 
+def test_answers_that_are_known_are_not_compared_with_samples(engine):
+    """Unless a sample says the same."""
+    found = [sample(i, f"text {i}") for i in range(3)]
+    with writing(engine) as db:
+        load_gold(db, [pair("right", "wrong"), pair("text 2", "worse")], CONFIG, 0.0)
+    assert load(engine, found[:2])[2:] == (1, 0, 0)
+    assert load(engine, found)[2:] == (2, 1, 0)
+    with reading(engine) as db:
+        texts = dict(db.execute(select(Response.id, Response.text)).all())
+        labels = db.execute(select(Pair.first_id, Pair.second_id).where(Pair.purpose == "label"))
+        assert {texts[name] for both in labels for name in both} == {s.text for s in found}
+
+
 def test_a_prompt_is_known_by_its_messages(engine):
     """Nobody gets the same texts twice because two files call them differently."""
     assert load(engine, [pair("a", "b")]) == (1, 2, 1, 0, 0)
