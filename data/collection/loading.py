@@ -42,12 +42,13 @@ def load_pairs(
 ) -> Loaded:
     """Pairs to label; which of their responses is better, as they say, is not kept.
 
-    A sample makes a pair with every response of its prompt that was loaded before it to be labelled,
-    so that all pairs of a prompt's samples are there in the end. Prompts are the same if their messages are,
-    responses of one prompt if their ids or their texts are. What was loaded once changes nothing:
-    it can be loaded again, and more can. `overlap` of the pairs, drawn by hash of (seed, ids), want
-    `annotators`, the others one; a second hash draws their order. Raises InputError for an id with
-    two meanings and for texts that the databases cannot hold; roll back then.
+    A sample makes a pair with every response of its prompt that was loaded before it to be
+    labelled, so that all pairs of a prompt's samples are there in the end. Prompts are the same if
+    their messages are, responses of one prompt if their ids or their texts are. What was loaded
+    once changes nothing: it can be loaded again, and more can. `overlap` of the pairs, drawn by
+    hash of (seed, ids), want `annotators`, the others one; a second hash draws their order. Raises
+    InputError for an id with two meanings and for texts that the databases cannot hold; roll back
+    then.
     """
     return _load(db, pairs, config, "label")
 
