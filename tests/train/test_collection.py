@@ -56,6 +56,13 @@ def test_from_samples_to_a_reward_model(model, tmp_path, capsys):
     progress = figures["progress"]
     assert progress["missing"] == progress["senior"] == progress["stuck"], "no seniors were invited"
     assert figures["agreement"]["alpha"]["value"] > 0.2
+    run("collect", "statistics", "--db", db)
+    lines = capsys.readouterr().out.splitlines()
+    done = f"{progress['done']:,} of {progress['pairs']:,} done"
+    assert lines[0].split()[0] == "pairs" and done in lines[0]
+    assert f"{figures['throughput']['all']:,}; in the last hour" in lines[1]
+    judged = [line.split()[1] for line in lines[-len("abcdef") :]]
+    assert judged == [str(each["judged"]) for each in figures["annotators"]]
 
     labels, kept = tmp_path / "labels.jsonl", tmp_path / "kept.jsonl"
     run("collect", "export", "--db", db, "--output", labels, "--kind", "raw")
