@@ -77,7 +77,7 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
         "pairs", metavar="PAIRS", nargs="?",
         help="samples, or pairs in any layout; those that are there already change nothing",
     )  # fmt: skip
-    _db(serve)
+    _db(serve, ", made if it is not there,")
     serve.add_argument("--config", metavar="FILE", help="YAML: what is asked, and of how many")
     serve.add_argument(
         "--practice", metavar="FILE", help="pairs with known answers, that come first"
@@ -100,10 +100,10 @@ def _add_serve(serve: argparse.ArgumentParser, options: Options) -> None:
     options(live, ("max_new_tokens", "temperature", "top_p"))
 
 
-def _db(found: argparse.ArgumentParser) -> None:
+def _db(found: argparse.ArgumentParser, made: str = "") -> None:
     found.add_argument(
         "--db", required=True, metavar="DB",
-        help="a file of SQLite, or postgresql://...; made if it is not there",
+        help=f"a file of SQLite{made} or an existing database of PostgreSQL, postgresql://...",
     )  # fmt: skip
 
 
