@@ -23,6 +23,7 @@ from glm_jax.train.collection.accounts import ADMINISTRATOR, address, first_admi
 from glm_jax.train.collection.samples import pairs_or_samples
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NAME = "YOUR.NAME"
 EVERYWHERE = {  # all addresses of a machine: nobody has the one beyond (RFC 5737, 3849); its own
     "0.0.0.0": (socket.AF_INET, "192.0.2.1", "127.0.0.1"),
     "::": (socket.AF_INET6, "2001:db8::1", "::1"),
@@ -99,9 +100,8 @@ def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> 
 
 def _where(db: str, host: str, port: int, url: str | None, behind_tls: bool) -> Iterator[str]:
     listening = _joined(host, port)
-    there = url or (
-        "https://YOUR.NAME" if behind_tls else f"http://{_joined(_open_to(host), port)}"
-    )
+    speaks, to = ("https", NAME) if behind_tls else ("http", _joined(_open_to(host), port))
+    there = url or f"{speaks}://{to}"
     yield f"{there}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
     if host in EVERYWHERE and not url and not behind_tls:
         yield "That is one of this machine's addresses; for another, or for a name, add --url"
@@ -110,7 +110,7 @@ def _where(db: str, host: str, port: int, url: str | None, behind_tls: bool) -> 
     if host in LOOPBACK and not behind_tls:
         yield (
             "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
-            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {listening}"
+            f"TLS in front: caddy reverse-proxy --from {NAME} --to {listening}"
         )
     elif not behind_tls:
         yield (
