@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.train.collection import commands as collection_commands
+from glm_jax.train.commands import later
 from glm_jax.train.platforms import without_absent_tpu
 from glm_jax.train.preference import commands as data_commands
 
@@ -149,9 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--batch-size", type=int)
     sample.add_argument("--seed", type=int)
 
-    chat = command(
-        commands, "chat", data_commands.later("chat.run"), "talk to a model in the terminal"
-    )
+    chat = command(commands, "chat", later("chat.run"), "talk to a model in the terminal")
     chat.add_argument("model", metavar="PATH", help="folder of the model")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before all else")
     options(chat, ("max_new_tokens", "temperature", "top_p"))

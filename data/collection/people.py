@@ -3,11 +3,11 @@
 import hashlib
 import secrets
 from functools import cache
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
@@ -19,6 +19,11 @@ from glm_jax.errors import InputError
 
 HOURS = CollectionConfig.session_hours
 LONGEST_NAME = 64  # characters
+VISITOR = (
+    select(Person, Login.csrf)
+    .join(Login, Login.person_id == Person.id)
+    .where(Login.id == bindparam("login"), Login.expires > bindparam("now"))
+)
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1000
 
 
@@ -89,16 +94,18 @@ def sign_in(db: Session, who: Person, now: float, *, hours: float = HOURS) -> st
     return _login(db, person, now, hours)
 
 
-def login_of(db: Session, secret: str, now: float) -> Login | None:
-    """The session of a cookie, with its `csrf`, unless it has expired."""
-    login = db.get(Login, _hash(secret))
-    return login if login is not None and login.expires > now else None
+class Visitor(NamedTuple):
+    """Who is signed in."""
+
+    person: Person
+    csrf: str
+    "what the forms of this session hold, and nobody else knows"
 
 
-def person_of(db: Session, secret: str, now: float) -> Person | None:
+def visitor(db: Session, secret: str, now: float) -> Visitor | None:
     """Whose cookie this is, unless it has expired."""
-    login = login_of(db, secret, now)
-    return None if login is None else db.get(Person, login.person_id)
+    found = db.execute(VISITOR, {"login": _hash(secret), "now": now}).first()
+    return Visitor(*found) if found else None
 
 
 def sign_out(db: Session, secret: str) -> None:

@@ -8,16 +8,39 @@ person's assignment, then its pair.
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    create_engine,
+    event,
+    exc,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection.tables import Person, Table
 from glm_jax.errors import InputError
 
+SQLITE = {
+    "reading": ("BEGIN",),
+    "glancing": (),
+    "writing": ("PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE"),
+    "flushed": ("PRAGMA synchronous = FULL", "BEGIN IMMEDIATE"),
+}
+POSTGRESQL = {
+    "reading": ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+    "glancing": (),
+    "writing": ("BEGIN; SET LOCAL synchronous_commit = off",),
+    "flushed": ("BEGIN",),
+}
 PRAGMAS = (
     "busy_timeout = 30000",  # milliseconds that another process may write
     "journal_mode = WAL",
@@ -33,12 +56,8 @@ def open_store(url: str) -> Engine:
     """
     try:
         place = make_url(url) if "://" in url else URL.create("sqlite", database=url)
-        if place.drivername in ("postgres", "postgresql"):
-            place = place.set(drivername="postgresql+psycopg")
-        turns = {"writer": threading.Lock()}
-        is_file = place.drivername == "sqlite"
-        engine = _sqlite(place, turns) if is_file else create_engine(place, execution_options=turns)
-        with _begin(engine, "BEGIN IMMEDIATE") as db:
+        engine = _sqlite(place) if place.drivername == "sqlite" else _postgresql(place)
+        with writing(engine) as db:
             handing_out(db)
             Table.metadata.create_all(db.connection())
     except ModuleNotFoundError as error:
@@ -57,8 +76,15 @@ def open_store(url: str) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session to look things up."""
-    with _begin(engine, "BEGIN") as db:
+    """A session to look things up, all as they are at one moment."""
+    with _begin(engine, "reading") as db:
+        yield db
+
+
+@contextmanager
+def glancing(engine: Engine) -> Iterator[Session]:
+    """A session for a single statement, which needs no transaction around it."""
+    with _begin(engine, "glancing") as db:
         yield db
 
 
@@ -72,10 +98,8 @@ def writing(engine: Engine, *, flushed: bool = True) -> Iterator[Session]:
     """
     # Threads of one process queue here: SQLite lets those that wait sleep, up to 100 ms too long,
     # and on PostgreSQL one that holds locks would wait for Python's own among all the others.
-    turn = engine.get_execution_options().get("writer", nullcontext())
-    with turn, _begin(engine, "BEGIN IMMEDIATE", flushed) as db:
-        if not flushed and db.get_bind().dialect.name == "postgresql":
-            db.execute(text("SET LOCAL synchronous_commit = off"))
+    turn = engine.get_execution_options()["writer"]
+    with turn, _begin(engine, "flushed" if flushed else "writing") as db:
         yield db
 
 
@@ -92,8 +116,14 @@ def locked(db: Session, person: Person) -> Person:
 
 def fresh(db: Session, table: type[Any], key: Any) -> Any:
     """A row as it is now, or None, locked until the end of the transaction."""
+    return db.scalars(_fresh(table), {"key": key}).first()
+
+
+@cache
+def _fresh(table: type[Any]) -> Select[tuple[Any]]:
     # "No key": rows that refer to this one can be added meanwhile.
-    return db.get(table, key, with_for_update={"key_share": True}, populate_existing=True)
+    row = select(table).where(table.id == bindparam("key")).with_for_update(key_share=True)
+    return row.execution_options(populate_existing=True)
 
 
 def can_be_kept(text: str) -> bool:
@@ -102,14 +132,14 @@ def can_be_kept(text: str) -> bool:
 
 
 @contextmanager
-def _begin(engine: Engine, begin: str, flushed: bool = True) -> Iterator[Session]:
-    bound = engine.execution_options(begin=begin, flushed=flushed)
+def _begin(engine: Engine, purpose: str) -> Iterator[Session]:
+    bound = engine.execution_options(purpose=purpose)
     with Session(bound, expire_on_commit=False) as db, db.begin():
         yield db
 
 
-def _sqlite(place: URL, turns: dict[str, Any]) -> Engine:
-    engine = create_engine(place, pool_size=16, max_overflow=64, execution_options=turns)
+def _sqlite(place: URL) -> Engine:
+    engine = _engine(place, SQLITE)
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
@@ -117,11 +147,30 @@ def _sqlite(place: URL, turns: dict[str, Any]) -> Engine:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
+    return engine
+
+
+def _postgresql(place: URL) -> Engine:
+    if place.drivername in ("postgres", "postgresql"):
+        place = place.set(drivername="postgresql+psycopg")
+    engine = _engine(place, POSTGRESQL)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.autocommit = True  # the driver begins no transactions by itself
+
+    return engine
+
+
+def _engine(place: URL, begins: dict[str, tuple[str, ...]]) -> Engine:
+    """An engine whose transactions begin as their purpose says."""
+    engine = create_engine(
+        place, pool_size=16, max_overflow=64, execution_options={"writer": threading.Lock()}
+    )
+
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        synchronous = "FULL" if options.get("flushed", True) else "NORMAL"
-        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
-        connection.exec_driver_sql(options.get("begin", "BEGIN"))
+        for statement in begins[connection.get_execution_options().get("purpose", "flushed")]:
+            connection.exec_driver_sql(statement)
 
     return engine

@@ -1,12 +1,8 @@
 """The commands `glm-rlhf data ...`: preference files from one state to the next."""
 
 import argparse
-import importlib
-from argparse import Namespace
-from collections.abc import Callable
-from typing import Any
 
-Command = Callable[[str, Any, str], argparse.ArgumentParser]
+from glm_jax.train.commands import Command, later
 
 
 def add(command: Command) -> None:
@@ -145,22 +141,6 @@ def _input_output(found: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def later(place: str) -> Callable[[Namespace], None]:
-    """Calls what stands at `place` in glm_jax.train ("file.function") with the command's own
-    arguments, and imports it, which may be heavy, only then."""
-    module, _, function = place.rpartition(".")
-
-    def run(arguments: Namespace) -> None:
-        getattr(importlib.import_module(f"glm_jax.train.{module}"), function)(**given(arguments))
-
-    return run
-
-
-def given(arguments: Namespace) -> dict[str, Any]:
-    """What the command's own arguments say; a default that is not given lives with its function."""
-    return {k: v for k, v in vars(arguments).items() if k not in ("command", "traceback")}
 
 
 COMMANDS = {

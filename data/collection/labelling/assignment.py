@@ -8,7 +8,7 @@ again, who has not judged it; after `reassign` only when another lease would be 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.labelling.drawing import draw_next
@@ -19,6 +19,7 @@ from glm_jax.data.collection.store import handing_out, locked
 from glm_jax.data.collection.tables import (
     Assignment,
     Change,
+    Guidelines,
     Judgement,
     Pair,
     Person,
@@ -41,10 +42,62 @@ class Shown:
     category: str | None
     language: str | None
     practice: bool
+    guidelines: int
+    "the version in force, which the form carries"
     done: int
     "judged by this person: in practice of the practice round, then of everything"
     total: int
     "in practice exactly; then about as many as will come to this person"
+
+
+OPEN = (
+    select(Assignment)
+    .where(Assignment.person_id == bindparam("person"), Assignment.fate == "open")
+    .order_by(Assignment.number)
+    .limit(1)
+)
+HELD = (  # and can be given to others
+    select(Assignment)
+    .join(Pair)
+    .where(Assignment.fate == "open", ~Assignment.repeat, Pair.purpose == "label")
+    .with_for_update(key_share=True, of=Assignment)
+    .execution_options(populate_existing=True)
+)
+EXPIRED = HELD.where(
+    Assignment.leased_until < bindparam("now"), Assignment.person_id != bindparam("person")
+)
+FIRST, SECOND = aliased(Response), aliased(Response)
+TEXTS = (
+    select(
+        Prompt.messages,
+        Prompt.category,
+        Prompt.language,
+        (Pair.purpose == "practice").label("practice"),
+        (
+            select(func.count() + 1)
+            .where(Judgement.assignment_id == bindparam("assignment"))
+            .scalar_subquery()
+            .label("attempt")
+        ),
+        select(func.max(Guidelines.version)).scalar_subquery().label("guidelines"),
+        FIRST.text.label("first"),
+        SECOND.text.label("second"),
+    )
+    .select_from(Pair)
+    .join(Prompt, Prompt.id == Pair.prompt_id)
+    .join(FIRST, FIRST.id == Pair.first_id)
+    .join(SECOND, SECOND.id == Pair.second_id)
+    .where(Pair.id == bindparam("pair"))
+)
+PROGRESS = select(
+    select(func.count())
+    .where(Assignment.person_id == bindparam("person"), Assignment.fate == "answered")
+    .scalar_subquery(),
+    select(func.count())
+    .where(Person.role != "administrator", Person.state.in_(("practising", "active")))
+    .scalar_subquery(),
+    select(func.max(Pair.id)).scalar_subquery(),  # none is ever deleted: it is how many there are
+)
 
 
 def next_assignment(
@@ -54,19 +107,16 @@ def next_assignment(
 
     None if there is nothing for now; `person.state` says why: "paused", "failed" (the practice
     round), or "active": all is judged or with others. Administrators judge nothing. Call it in
-    `writing`, with a person of that session.
+    `writing`.
     """
     handing_out(db)
     person = locked(db, person)
     if person.role == "administrator" or person.state in ("paused", "failed"):
         return None
-    _return_expired(db, person, now)
-    assignment = db.scalars(
-        select(Assignment)
-        .where(Assignment.person_id == person.id, Assignment.fate == "open")
-        .order_by(Assignment.number)
-        .limit(1)
-    ).first() or draw_next(db, person, config, now)
+    _return(db, db.scalars(EXPIRED, {"now": now, "person": person.id}).all())
+    assignment = db.scalars(OPEN, {"person": person.id}).first() or draw_next(
+        db, person, config, now
+    )
     if assignment is None:
         return None
     assignment.leased_until = now + 60 * config.lease_minutes
@@ -77,7 +127,8 @@ def reassign(db: Session, person: Person, by: Person, config: CollectionConfig, 
     """Gives the labels that the person has open to others at once; how many."""
     handing_out(db)
     person = locked(db, person)
-    returned = _return(db, Assignment.person_id == person.id)
+    returned = db.scalars(HELD.where(Assignment.person_id == person.id)).all()
+    _return(db, returned)
     for assignment in returned:
         assignment.leased_until = now + 60 * config.lease_minutes
     about = {"pairs": len(returned)}
@@ -85,45 +136,16 @@ def reassign(db: Session, person: Person, by: Person, config: CollectionConfig, 
     return len(returned)
 
 
-def _return_expired(db: Session, person: Person, now: float) -> None:
-    """Takes back what others have not judged in time."""
-    _return(db, Assignment.leased_until < now, Assignment.person_id != person.id)
-
-
-def _return(db: Session, *which: ColumnElement[bool]) -> Sequence[Assignment]:
-    returned = db.scalars(
-        select(Assignment)
-        .join(Pair)
-        .where(Assignment.fate == "open", ~Assignment.repeat, Pair.purpose == "label", *which)
-        .with_for_update(key_share=True, of=Assignment)
-        .execution_options(populate_existing=True)
-    ).all()
-    for assignment in returned:
+def _return(db: Session, held: Sequence[Assignment]) -> None:
+    """Takes back what was not judged."""
+    for assignment in held:
         assignment.fate = "returned"
-    recount(db, [assignment.pair_id for assignment in returned])
-    return returned
+    recount(db, [assignment.pair_id for assignment in held])
 
 
 def _shown(db: Session, person: Person, assignment: Assignment, config: CollectionConfig) -> Shown:
-    first, second = aliased(Response), aliased(Response)
-    attempts = select(func.count()).where(Judgement.assignment_id == assignment.id)
-    row = db.execute(
-        select(
-            Prompt.messages,
-            Prompt.category,
-            Prompt.language,
-            (Pair.purpose == "practice").label("practice"),
-            (attempts.scalar_subquery() + 1).label("attempt"),
-            first.text.label("first"),
-            second.text.label("second"),
-        )
-        .select_from(Pair)
-        .join(Prompt, Prompt.id == Pair.prompt_id)
-        .join(first, first.id == Pair.first_id)
-        .join(second, second.id == Pair.second_id)
-        .where(Pair.id == assignment.pair_id)
-    ).one()
-    shown = row._asdict()
+    of_pair = {"assignment": assignment.id, "pair": assignment.pair_id}
+    shown = db.execute(TEXTS, of_pair).one()._asdict()
     texts = shown.pop("first"), shown.pop("second")
     left, right = reversed(texts) if assignment.swapped else texts
     done, total = _progress(db, person, config)
@@ -140,16 +162,7 @@ def _progress(db: Session, person: Person, config: CollectionConfig) -> tuple[in
     if person.state == "practising":
         practice = practice_round(db, person, config)
         return practice.judged, practice.total
-    answered = select(func.count()).where(
-        Assignment.person_id == person.id, Assignment.fate == "answered"
-    )
-    people = select(func.count()).where(
-        Person.role != "administrator", Person.state.in_(("practising", "active"))
-    )
-    last = select(func.max(Pair.id))  # none is ever deleted: it is how many there are
-    done, people_now, pairs = db.execute(
-        select(answered.scalar_subquery(), people.scalar_subquery(), last.scalar_subquery())
-    ).one()
+    done, people_now, pairs = db.execute(PROGRESS, {"person": person.id}).one()
     each = (1 + config.overlap * (config.annotators - 1)) / people_now
     labels = pairs * min(each, 1.0)
     return done, max(done + 1, round(labels * (1 + config.gold + config.repeats)))

@@ -17,7 +17,7 @@ So a server that starts again goes on as it would have gone on.
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import bindparam, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.labelling.places import VOTES, undone
@@ -26,15 +26,45 @@ from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Queue, Secret
 from glm_jax.data.records import draw
 
+SO_FAR = select(
+    select(func.max(Assignment.number))
+    .where(Assignment.person_id == bindparam("person"))
+    .scalar_subquery(),
+    select(Secret.text).where(Secret.id == 1).scalar_subquery(),
+)
+WAITING = (  # pairs that the person has not had, or has given back
+    select(Pair, Assignment)
+    .outerjoin(
+        Assignment,
+        (Assignment.pair_id == Pair.id)
+        & (Assignment.person_id == bindparam("person"))
+        & ~Assignment.repeat,
+    )
+    .where(
+        Pair.queue == bindparam("queue"),
+        Assignment.id.is_(None)
+        | ((Assignment.fate == "returned") & (Assignment.leased_until <= bindparam("now"))),
+    )
+    .order_by(Pair.place)
+    .limit(1)
+    .with_for_update(of=Pair, key_share=True)
+    .execution_options(populate_existing=True)
+)
+NEW = WAITING.where(Pair.place > bindparam("reached"))
+
 
 def draw_next(
     db: Session, person: Person, config: CollectionConfig, now: float
 ) -> Assignment | None:
     """The person's next pair by these rules, assigned; None if there is nothing for now."""
-    number = 1 + (
-        db.scalar(select(func.max(Assignment.number)).where(Assignment.person_id == person.id)) or 0
-    )
-    swapped = _draw(db, config, f"side:{person.id}:{number}") % 2 == 1
+    last, secret = db.execute(SO_FAR, {"person": person.id}).one()
+    number, secret = 1 + (last or 0), secret or _new_secret(db)
+
+    def drawn(what: str) -> int:
+        """A uniform 64-bit number."""
+        return draw(config.seed, f"{secret}:{what}:{person.id}:{number}")
+
+    swapped = drawn("side") % 2 == 1
     if person.state == "practising":
         in_practice = practice_round(db, person, config)
         if not in_practice.is_over():
@@ -42,9 +72,9 @@ def draw_next(
         person.state = "active" if in_practice.is_passed(config.pass_mark) else "failed"
         if person.state == "failed":
             return None
-    chance = _draw(db, config, f"kind:{person.id}:{number}") / 2**64
+    chance = drawn("kind") / 2**64
     if config.gold <= chance < config.gold + config.repeats:
-        before = _to_repeat(db, person, config, number)
+        before = _to_repeat(db, person, config, number, drawn("repeat"))
         if before is not None:
             swapped = not before.swapped
             return _assigned(db, person, before.pair_id, number, swapped, now, repeat=True)
@@ -68,21 +98,11 @@ def _first(
     db: Session, person: Person, queue: Queue, number: int, swapped: bool, now: float
 ) -> Assignment | None:
     """Assigns the first pair in a queue that the person has not had; None if there is none."""
-    had = (Assignment.pair_id == Pair.id) & (Assignment.person_id == person.id) & ~Assignment.repeat
-    given_back = (Assignment.fate == "returned") & (Assignment.leased_until <= now)
-    first = (
-        select(Pair, Assignment)
-        .outerjoin(Assignment, had)
-        .where(Pair.queue == queue)
-        .where(Assignment.id.is_(None) | given_back)
-        .order_by(Pair.place)
-        .limit(1)
-        .with_for_update(of=Pair, key_share=True)
-        .execution_options(populate_existing=True)
-    )
+    asked = {"person": person.id, "queue": queue, "now": now}
     if queue == "new":  # the long one: what the person has come through is not looked at again
-        first = first.where(Pair.place > person.reached)
-    found = db.execute(first).first()
+        found = db.execute(NEW, asked | {"reached": person.reached}).first()
+    else:
+        found = db.execute(WAITING, asked).first()
     if found is None:
         return None
     pair, assignment = found
@@ -100,7 +120,7 @@ def _first(
 
 
 def _to_repeat(
-    db: Session, person: Person, config: CollectionConfig, number: int
+    db: Session, person: Person, config: CollectionConfig, number: int, chance: int
 ) -> Assignment | None:
     """A label that the person has judged, `repeat_distance` pairs ago or more, and only once.
 
@@ -114,7 +134,7 @@ def _to_repeat(
     since = db.scalars(recent.limit(config.repeat_distance)).all()
     if len(since) < config.repeat_distance:
         return None
-    start = 1 + _draw(db, config, f"repeat:{person.id}:{number}") % last
+    start = 1 + chance % last
     again = aliased(Assignment)
     judged = (
         select(Assignment)
@@ -142,13 +162,10 @@ def _to_repeat(
     return None
 
 
-def _draw(db: Session, config: CollectionConfig, key: str) -> int:
-    """A uniform 64-bit number."""
-    secret = db.get(Secret, 1)
-    if secret is None:
-        secret = Secret(id=1, text=secrets.token_urlsafe(32))
-        db.add(secret)
-    return draw(config.seed, f"{secret.text}:{key}")
+def _new_secret(db: Session) -> str:
+    secret = Secret(id=1, text=secrets.token_urlsafe(32))
+    db.add(secret)
+    return secret.text
 
 
 def _assigned(

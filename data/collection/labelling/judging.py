@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
@@ -23,6 +23,13 @@ from glm_jax.data.collection.tables import (
 UNDOS = 10  # assignments that can be open again at a time
 GRACE = 60  # seconds until the page asks for what was undone, which renews the lease
 RECENT = 32  # answered assignments among which the last judgement is
+LAST = (
+    select(Judgement)
+    .where(Judgement.assignment_id == bindparam("assignment"))
+    .order_by(Judgement.attempt.desc())
+    .limit(1)
+)
+VERSION = select(func.max(Guidelines.version))
 
 
 def judge(
@@ -39,12 +46,7 @@ def judge(
     if assignment is None or assignment.person_id != person.id:
         raise Refused("this pair was not given to you")
     said = checked(answer, assignment.swapped, config)
-    last = db.scalars(
-        select(Judgement)
-        .where(Judgement.assignment_id == assignment.id)
-        .order_by(Judgement.attempt.desc())
-        .limit(1)
-    ).first()
+    last = db.scalars(LAST, {"assignment": assignment.id}).first()
     if assignment.fate == "answered":
         assert last is not None
         if answer.attempt in (None, last.attempt) and _says(last, said):
@@ -57,7 +59,7 @@ def judge(
         raise Refused("you judge no pairs at present")
     if assignment.fate == "returned" and not _has_place(db, assignment):
         raise Refused("your time for this pair was over, and someone else has it now")
-    newest = db.scalar(select(func.max(Guidelines.version))) or 0
+    newest = db.scalar(VERSION) or 0
     if answer.guidelines is not None and not 1 <= answer.guidelines <= newest:
         raise Refused("there is no such version of the guidelines")
     judgement = Judgement(

@@ -13,9 +13,9 @@ one that lost a holder is "back", and goes first; "senior" ones wait for a senio
 
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Retraction
@@ -32,25 +32,6 @@ class Place(NamedTuple):
     judgement: int | None
     verdict: str | None
     by_senior: bool
-
-
-def recount(db: Session, pair_ids: Collection[int]) -> None:
-    """Sets `missing`, `queue` and `decision` of these pairs by what holds their places now."""
-    ids = sorted(set(pair_ids))
-    for begin in range(0, len(ids), AT_ONCE):
-        some = ids[begin : begin + AT_ONCE]
-        pairs = db.scalars(
-            select(Pair)
-            .where(Pair.id.in_(some), Pair.purpose == "label")
-            .order_by(Pair.id)
-            .with_for_update(key_share=True)
-            .execution_options(populate_existing=True)
-        ).all()
-        held = defaultdict(list)
-        for place in map(Place._make, db.execute(_holding(some))):
-            held[place.pair_id].append(place)
-        for pair in pairs:
-            _settle(pair, held[pair.id])
 
 
 def undone() -> ColumnElement[bool]:
@@ -70,30 +51,50 @@ def invalidated() -> Select[tuple[int]]:
     )
 
 
-def _holding(pair_ids: list[int]) -> Select[tuple[Any, ...]]:
-    """The places that are held, in the order of their judgements."""
-    answered = and_(
-        Assignment.fate == "answered",
-        Judgement.verdict != "unwilling",
-        Assignment.person_id.not_in(invalidated()),
+LABELS = (
+    select(Pair)
+    .where(Pair.id.in_(bindparam("pairs", expanding=True)), Pair.purpose == "label")
+    .order_by(Pair.id)
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+HOLDING = (  # the places that are held, in the order of their judgements
+    select(
+        Assignment.pair_id,
+        Assignment.to_decide,
+        Judgement.id,
+        Judgement.verdict,
+        Person.role == "senior",
     )
-    return (
-        select(
-            Assignment.pair_id,
-            Assignment.to_decide,
-            Judgement.id,
-            Judgement.verdict,
-            Person.role == "senior",
-        )
-        .join(Person, Person.id == Assignment.person_id)
-        .outerjoin(Judgement, and_(Judgement.assignment_id == Assignment.id, ~undone()))
-        .where(
-            Assignment.pair_id.in_(pair_ids),
-            ~Assignment.repeat,
-            or_(Assignment.fate == "open", answered),
-        )
-        .order_by(Judgement.id)
+    .join(Person, Person.id == Assignment.person_id)
+    .outerjoin(Judgement, and_(Judgement.assignment_id == Assignment.id, ~undone()))
+    .where(
+        Assignment.pair_id.in_(bindparam("pairs", expanding=True)),
+        ~Assignment.repeat,
+        or_(
+            Assignment.fate == "open",
+            and_(
+                Assignment.fate == "answered",
+                Judgement.verdict != "unwilling",
+                Assignment.person_id.not_in(invalidated()),
+            ),
+        ),
     )
+    .order_by(Judgement.id)
+)
+
+
+def recount(db: Session, pair_ids: Collection[int]) -> None:
+    """Sets `missing`, `queue` and `decision` of these pairs by what holds their places now."""
+    ids = sorted(set(pair_ids))
+    for begin in range(0, len(ids), AT_ONCE):
+        some = ids[begin : begin + AT_ONCE]
+        pairs = db.scalars(LABELS, {"pairs": some}).all()
+        held = defaultdict(list)
+        for place in map(Place._make, db.execute(HOLDING, {"pairs": some})):
+            held[place.pair_id].append(place)
+        for pair in pairs:
+            _settle(pair, held[pair.id])
 
 
 def _settle(pair: Pair, held: list[Place]) -> None:

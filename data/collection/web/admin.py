@@ -47,7 +47,7 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
     state = request.app.state
     with writing(state.engine) as db:
         try:
-            secret = people.invite(db, name, role, state.clock(), db.get_one(Person, who.id))
+            secret = people.invite(db, name, role, state.clock(), who.person)
         except InputError as error:
             raise Refused(str(error)) from None
     there = (state.url or str(request.base_url)).rstrip("/")
@@ -59,7 +59,7 @@ def act(request: Request, action: str, who: Administrator, form: CheckedForm) ->
     state, reason = request.app.state, str(form.get("reason", "")).strip()
     now = state.clock()
     with writing(state.engine) as db:
-        by, person = db.get_one(Person, who.id), _person(db, form)
+        by, person = who.person, _person(db, form)
         if action == "pause":
             people.pause(db, person, by, now)
         elif action == "resume":
@@ -87,7 +87,7 @@ def publish(request: Request, who: Administrator, form: CheckedForm) -> Response
         version = loading.publish(db, text, now)
         if version != before:
             about = {"version": version}
-            db.add(Change(kind="guidelines", by_id=who.id, about=about, created=now))
+            db.add(Change(kind="guidelines", by_id=who.person.id, about=about, created=now))
     return RedirectResponse("/admin#guidelines", 303)
 
 

@@ -26,20 +26,18 @@ def home(request: Request) -> Response:
     if security.visitor(request) is None:
         return pages.render(request, "login.html.j2", wrong=None)
     who = security.signed_in(request)
-    if who.role == "administrator":
+    if who.person.role == "administrator":
         return RedirectResponse("/admin", 303)
     state = request.app.state
     with writing(state.engine, flushed=False) as db:
-        person = db.get_one(Person, who.id)
-        shown = assignment.next_assignment(db, person, state.config, state.clock())
-        now, version = person.state, guidelines.newest(db).version
+        shown = assignment.next_assignment(db, who.person, state.config, state.clock())
+        now = "" if shown else db.get_one(Person, who.person.id).state
     if shown is None:
         return _nothing_to_judge(request, now)
     return pages.render(
         request,
         "annotate.html.j2",
         shown=shown,
-        guidelines=version,
         asked=state.config.criteria,
         longest_comment=LONGEST_COMMENT,
     )
@@ -50,7 +48,7 @@ def judge(request: Request, who: SignedIn, form: CheckedForm) -> Response:
     state = request.app.state
     answer = answer_of(form)
     with writing(state.engine) as db:
-        judging.judge(db, db.get_one(Person, who.id), answer, state.config, state.clock())
+        judging.judge(db, who.person, answer, state.config, state.clock())
     return done(request)
 
 
@@ -58,7 +56,7 @@ def judge(request: Request, who: SignedIn, form: CheckedForm) -> Response:
 def undo(request: Request, who: SignedIn, form: CheckedForm) -> Response:
     state = request.app.state
     with writing(state.engine) as db:
-        undone = judging.undo(db, db.get_one(Person, who.id), state.clock())
+        undone = judging.undo(db, who.person, state.clock())
     if undone is None:
         raise HTTPException(409, "no_undo")
     return done(request)

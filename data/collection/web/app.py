@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.store import reading, writing
+from glm_jax.data.collection.store import glancing, writing
 from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
 from glm_jax.data.collection.web.envelope import Envelope
 from glm_jax.data.collection.web.latest import Latest
@@ -54,7 +54,8 @@ def create_app(
 
 def _health(request: Request) -> Response:
     """For whatever watches over the server: it runs, and its database answers."""
-    with reading(request.app.state.engine):
+    with glancing(request.app.state.engine) as db:
+        db.execute(text("SELECT 1"))
         return PlainTextResponse("ok")
 
 

@@ -74,7 +74,7 @@ def choose_language(request: Request, form: OpenForm) -> Response:
     response = done(request)
     if who:
         with writing(request.app.state.engine) as db:
-            db.get_one(Person, who.id).language = chosen
+            db.get_one(Person, who.person.id).language = chosen
     else:
         security.put_cookie(request, response, "language", chosen, pages.HOURS)
     return response

@@ -53,7 +53,7 @@ def language(request: Request) -> str:
     """The person's choice; without one the browser's cookie, then the collection's setting."""
     who = security.visitor(request)
     cookie = request.cookies.get(security.cookie_name(request, "language"))
-    chosen = (who and who.language) or cookie
+    chosen = (who and who.person.language) or cookie
     return chosen if chosen in LANGUAGES else request.app.state.config.language
 
 

@@ -6,7 +6,6 @@ and `open_form` (of anybody). The first three answer 401, 403 or 429 before anyt
 
 import hmac
 import secrets
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
@@ -14,24 +13,11 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from glm_jax.data.collection import people
-from glm_jax.data.collection.store import reading
-from glm_jax.data.collection.tables import Person
+from glm_jax.data.collection.people import Visitor
+from glm_jax.data.collection.store import glancing
 from glm_jax.data.collection.web.envelope import TooLarge, declares_too_much
 
 FORM = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True)
-class Visitor:
-    """Who is signed in, as far as pages need to know."""
-
-    id: int
-    alias: str
-    name: str
-    role: str
-    state: str
-    language: str | None
-    csrf: str
 
 
 def cookie_name(request: Request, what: str) -> str:
@@ -76,20 +62,8 @@ def _visitor(request: Request) -> Visitor | None:
     secret = session_secret(request)
     if not secret:
         return None
-    with reading(request.app.state.engine) as db:
-        login = people.login_of(db, secret, request.app.state.clock())
-        if login is None:
-            return None
-        person = db.get_one(Person, login.person_id)
-        return Visitor(
-            person.id,
-            person.alias,
-            person.name,
-            person.role,
-            person.state,
-            person.language,
-            login.csrf,
-        )
+    with glancing(request.app.state.engine) as db:
+        return people.visitor(db, secret, request.app.state.clock())
 
 
 def signed_in(request: Request) -> Visitor:
@@ -97,7 +71,7 @@ def signed_in(request: Request) -> Visitor:
     who = visitor(request)
     if who is None:
         raise HTTPException(401)
-    limit(request, "asking", str(who.id))
+    limit(request, "asking", str(who.person.id))
     return who
 
 
@@ -109,7 +83,7 @@ def limit(request: Request, kind: str, who: str | None = None) -> None:
 
 
 def administrator(who: Annotated[Visitor, Depends(signed_in)]) -> Visitor:
-    if who.role != "administrator":
+    if who.person.role != "administrator":
         raise HTTPException(403)
     return who
 

@@ -7,12 +7,11 @@ from glm_jax.data.collection import Refused
 from glm_jax.data.collection.people import (
     enter,
     invite,
-    login_of,
-    person_of,
     set_password,
     sign_in,
     sign_out,
     verified,
+    visitor,
 )
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Change, Login, Person
@@ -23,16 +22,16 @@ def test_a_link_works_until_the_next(engine):
     with writing(engine) as db:
         link = invite(db, " Ann ", "annotator", 0.0)
         cookie = enter(db, link, 0.0, hours=1)
-        assert person_of(db, cookie, 3599.0).name == "Ann"
-        assert len(login_of(db, cookie, 0.0).csrf) >= 32
-        assert person_of(db, cookie, 3600.0) is None and person_of(db, link, 0.0) is None
+        assert visitor(db, cookie, 3599.0).person.name == "Ann"
+        assert len(visitor(db, cookie, 0.0).csrf) >= 32
+        assert visitor(db, cookie, 3600.0) is None and visitor(db, link, 0.0) is None
         again = invite(db, "Ann", "annotator", 10.0)
-        assert person_of(db, cookie, 10.0) is None
+        assert visitor(db, cookie, 10.0) is None
         with pytest.raises(Refused, match="link"):
             enter(db, link, 10.0)
         cookie = enter(db, again, 10.0)
         sign_out(db, cookie)
-        assert person_of(db, cookie, 10.0) is None
+        assert visitor(db, cookie, 10.0) is None
         kept = str([vars(row) for table in (Person, Login, Change)
                     for row in db.scalars(select(table))])  # fmt: skip
         assert again not in kept and cookie not in kept
@@ -41,13 +40,13 @@ def test_a_link_works_until_the_next(engine):
 def test_passwords(engine):
     with writing(engine) as db:
         link = invite(db, "lead", "administrator", 0.0)
-        lead = person_of(db, enter(db, link, 0.0), 0.0)
+        lead = visitor(db, enter(db, link, 0.0), 0.0).person
         with pytest.raises(InputError, match="12"):
             set_password(db, lead, "short")
         set_password(db, lead, "correct horse battery")
         assert "correct" not in lead.password and lead.password.startswith("$argon2id$")
         cookie = sign_in(db, verified(db, "lead", "correct horse battery"), 0.0)
-        assert person_of(db, cookie, 0.0).id == lead.id
+        assert visitor(db, cookie, 0.0).person.id == lead.id
         for name, password in (("lead", "wrong"), ("nobody", "correct horse battery")):
             with pytest.raises(Refused, match="name or password"):
                 verified(db, name, password)
