@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from glm_jax.data import records
@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
     responses: int = 0
     pairs: int = 0
     known: int = 0
-    "pairs that were there before"
+    "pairs that were there before the file"
     same: int = 0
     "pairs whose two texts are equal: nothing to compare"
 
@@ -82,11 +82,13 @@ def publish(db: Session, guidelines: str, now: float) -> int:
 
 def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose: Purpose) -> Loaded:
     handing_out(db)
-    total, rest = Loaded(), iter(items)
+    last = db.scalar(select(func.max(Pair.id))) or 0
+    total, rest, known = Loaded(), iter(items), set[tuple[str, str]]()
     while some := list(islice(rest, AT_ONCE)):
-        batch = _Batch(db, some, config, purpose)
+        batch = _Batch(db, some, config, purpose, last, known)
         for item in some:
             batch.add(item)
+        known = batch.known  # a prompt's samples stand together: the next batch may go on with them
         total = Loaded(*map(sum, zip(total, batch.insert(), strict=True)))
     if total.pairs:  # some of them before the places that people have come to
         db.execute(update(Person).values(reached=-1))
@@ -97,7 +99,13 @@ class _Batch:
     """What is new of some pairs and samples, beside what the database has of their prompts."""
 
     def __init__(
-        self, db: Session, items: list[Item], config: CollectionConfig, purpose: Purpose
+        self,
+        db: Session,
+        items: list[Item],
+        config: CollectionConfig,
+        purpose: Purpose,
+        last: int,
+        counted: set[tuple[str, str]],
     ) -> None:
         self.db, self.config, self.purpose = db, config, purpose
         keys = {_key(item) for item in items}
@@ -114,14 +122,16 @@ class _Batch:
             responses.where(Response.prompt_id.in_(ids) | Response.id.in_(given))
         ):
             self.responses[prompt][text], self.owners[name] = name, prompt
-        pairs = select(Pair.first_id, Pair.second_id, Pair.purpose).where(Pair.prompt_id.in_(ids))
-        purposes = {(first, second): purpose for first, second, purpose in db.execute(pairs)}
-        self.pairs = set(purposes)
-        known = {name for both, purpose in purposes.items() if purpose != "label" for name in both}
-        labels = {name for both, purpose in purposes.items() if purpose == "label" for name in both}
-        self.told = known - labels  # responses that only make pairs whose answer is known
+        pairs = select(Pair.first_id, Pair.second_id, Pair.id, Pair.purpose)
+        found = db.execute(pairs.where(Pair.prompt_id.in_(ids))).all()
+        self.pairs = {(pair.first_id, pair.second_id) for pair in found}
+        self.before = {(pair.first_id, pair.second_id) for pair in found if pair.id <= last}
+        labels = {name for *both, _, purpose in found if purpose == "label" for name in both}
+        # responses that only make pairs whose answer is known
+        self.told = {name for *both, _, _ in found for name in both} - labels
         self.new: dict[type, list[dict[str, Any]]] = {Prompt: [], Response: [], Pair: []}
         self.known: set[tuple[str, str]] = set()
+        self.counted = counted
         self.same = 0
 
     def add(self, item: Item) -> None:
@@ -148,7 +158,7 @@ class _Batch:
             if rows:
                 self.db.execute(insert(table), rows)
         counts = [len(rows) for rows in self.new.values()]
-        return Loaded(*counts, known=len(self.known), same=self.same)
+        return Loaded(*counts, known=len(self.known - self.counted), same=self.same)
 
     def _prompt(self, item: Item) -> str:
         """The id of a prompt: as given, unless its messages are known by another."""
@@ -189,8 +199,9 @@ class _Batch:
 
     def _pair(self, prompt: str, one: str, other: str, better: str | None) -> None:
         first, second = both = min(one, other), max(one, other)
-        if both in self.pairs:
+        if both in self.before:
             self.known.add(both)
+        if both in self.pairs:
             return
         self.pairs.add(both)
         is_label, config = self.purpose == "label", self.config

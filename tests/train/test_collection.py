@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from flax import nnx
@@ -38,6 +40,10 @@ def model(tmp_path_factory) -> str:
     return str(folder)
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def run(*command: object) -> None:
     assert cli.main([str(part) for part in command]) == 0
 
@@ -56,6 +62,13 @@ def test_from_samples_to_a_reward_model(model, tmp_path, capsys):
     progress = figures["progress"]
     assert progress["missing"] == progress["senior"] == progress["stuck"], "no seniors were invited"
     assert figures["agreement"]["alpha"]["value"] > 0.2
+    run("collect", "statistics", "--db", db)
+    lines = capsys.readouterr().out.splitlines()
+    done = f"{progress['done']:,} of {progress['pairs']:,} done"
+    assert lines[0].split()[0] == "pairs" and done in lines[0]
+    assert f"{figures['throughput']['all']:,}; in the last hour" in lines[1]
+    judged = [line.split()[1] for line in lines[-len("abcdef") :]]
+    assert judged == [str(each["judged"]) for each in figures["annotators"]]
 
     labels, kept = tmp_path / "labels.jsonl", tmp_path / "kept.jsonl"
     run("collect", "export", "--db", db, "--output", labels, "--kind", "raw")
@@ -152,6 +165,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command,
         (["--host", "::1"], "http://[::1]:8000", None),
         (["--host", "127.0.0.1", "--port", "99"], "http://127.0.0.1:99", None),
         (["--url", "https://a.example/"], "https://a.example", "https://a.example"),
+        (["--behind-tls"], "https://YOUR.NAME", None),  # its cookies travel over TLS only
     ],
 )
 def test_where_the_server_is_reached(tmp_path, monkeypatch, capsys, options, there, url):
@@ -164,6 +178,27 @@ def test_where_the_server_is_reached(tmp_path, monkeypatch, capsys, options, the
     assert apps[0].state.url == url
     if "::1" in options:
         assert "--to [::1]:8000" in told
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("online", [True, False])
+def test_of_all_addresses_one_is_named_that_can_be_opened(
+    tmp_path, monkeypatch, capsys, host, online
+):
+    """Another socket can listen there and be reached; "all addresses" is nothing for a link."""
+    monkeypatch.setenv("GLM_RLHF_PASSWORD", "a password for the tests")
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    if not online:
+        monkeypatch.setattr(socket.socket, "connect", lambda *_: _raise(OSError("unreachable")))
+    run("collect", "serve", "--db", tmp_path / "new.db", "--host", host)
+    monkeypatch.undo()
+    told = capsys.readouterr().out
+    named = urlsplit(told.split()[0])
+    assert named.hostname != host and named.port == 8000
+    assert f"--url http://{named.netloc} NAME" in told and f"WARNING: {host} " in told
+    if ":" not in host:  # not every machine has IPv6
+        with socket.create_server((named.hostname, 0)) as listening:
+            socket.create_connection(listening.getsockname(), timeout=5).close()
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):

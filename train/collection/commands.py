@@ -26,7 +26,7 @@ def _serve(found: argparse.ArgumentParser) -> None:
         "pairs", metavar="PAIRS", nargs="?",
         help="samples, or pairs in any layout; those that are there already change nothing",
     )  # fmt: skip
-    _db(found)
+    _db(found, ", made if it is not there,")
     found.add_argument("--config", metavar="FILE", help="YAML: what is asked, and of how many")
     found.add_argument(
         "--practice", metavar="FILE", help="pairs with known answers, that come first"
@@ -101,10 +101,10 @@ def _simulate(found: argparse.ArgumentParser) -> None:
     found.add_argument("--seed", type=int, help="of the annotators and of their noise")
 
 
-def _db(found: argparse.ArgumentParser) -> None:
+def _db(found: argparse.ArgumentParser, made: str = "") -> None:
     found.add_argument(
         "--db", required=True, metavar="DB",
-        help="a file of SQLite, or postgresql://...; made if it is not there",
+        help=f"a file of SQLite{made} or an existing database of PostgreSQL, postgresql://...",
     )  # fmt: skip
 
 

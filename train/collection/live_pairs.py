@@ -18,7 +18,7 @@ def sampler(
     sampling: Sampling,
     *,
     n: int = 2,
-    max_prompt: int = 512,
+    max_prompt: int = sample.SampleConfig.max_prompt,
     seed: int = 0,
     known: Iterable[str] = (),
 ) -> Callable[[], list[Sample]]:

@@ -1,5 +1,6 @@
 """The server of a collection: its administrator, what it takes in, and where it answers."""
 
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,11 @@ from glm_jax.train.collection.accounts import ADMINISTRATOR, address, first_admi
 from glm_jax.train.collection.samples import pairs_or_samples
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NAME = "YOUR.NAME"
+EVERYWHERE = {  # all addresses of a machine: nobody has the one beyond (RFC 5737, 3849); its own
+    "0.0.0.0": (socket.AF_INET, "192.0.2.1", "127.0.0.1"),
+    "::": (socket.AF_INET6, "2001:db8::1", "::1"),
+}
 
 
 def serve(
@@ -95,18 +101,38 @@ def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> 
 
 
 def _where(db: str, host: str, port: int, url: str | None, behind_tls: bool) -> Iterator[str]:
-    listening = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    there = url or f"http://{listening}"
+    listening = _joined(host, port)
+    speaks, to = ("https", NAME) if behind_tls else ("http", _joined(_open_to(host), port))
+    there = url or f"{speaks}://{to}"
     yield f"{there}/login for the {ADMINISTRATOR!r}; end with Ctrl-C"
+    if host in EVERYWHERE and not url and not behind_tls:
+        yield "That is one of this machine's addresses; for another, or for a name, add --url"
     shown = "DB" if "://" in db else db  # an address may hold a password
     yield f"annotators: glm-rlhf collect invite --db {shown} --url {there} NAME ..."
     if host in LOOPBACK and not behind_tls:
         yield (
             "Only this machine reaches it. For others add --behind-tls and put a proxy that speaks "
-            f"TLS in front: caddy reverse-proxy --from YOUR.NAME --to {listening}"
+            f"TLS in front: caddy reverse-proxy --from {NAME} --to {listening}"
         )
     elif not behind_tls:
         yield (
             f"WARNING: {host} is reached over plain HTTP, where passwords and answers can be read "
             "on the way. Stay at 127.0.0.1, add --behind-tls and put a proxy with TLS in front"
         )
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _open_to(host: str) -> str:
+    """What a browser can open: of all addresses of this machine the one by which it leaves it."""
+    if host not in EVERYWHERE:
+        return host
+    family, beyond, own = EVERYWHERE[host]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as leaving:
+            leaving.connect((beyond, 9))  # of a datagram this sends nothing
+            return leaving.getsockname()[0]
+    except OSError:  # it is in no network
+        return own

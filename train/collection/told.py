@@ -23,10 +23,13 @@ def _all(figures: dict[str, Any]) -> Iterator[str]:
     progress, alpha = figures["progress"], figures["agreement"]["alpha"]
     yield _line(
         "pairs",
-        f"{progress['done']:,} of {progress['pairs']:,} done; {progress['labels']:,} labels, "
-        f"{progress['missing']:,} missing, {progress['open']:,} open; "
-        f"{progress['senior']:,} for a senior"
+        f"{progress['done']:,} of {progress['pairs']:,} done; {progress['missing']:,} judgements "
+        f"missing, {progress['open']:,} open; {progress['senior']:,} for a senior"
         + (f" ({progress['stuck']:,} for none who is here)" if progress["stuck"] else ""),
+    )
+    throughput = figures["throughput"]
+    yield _line(
+        "judgements", f"{throughput['all']:,}; in the last hour {throughput['last_hour']:,}"
     )
     if quartiles := figures["seconds"]["quartiles"]:
         low, median, high = quartiles

@@ -46,6 +46,7 @@ def simulate(
     *,
     pairs: int | None = None,
     pace: float = 0.0,
+    speed: float = 1.0,
     length_bias: float = LENGTH_BIAS,
     noise: float = NOISE,
     tie: float = TIE,
@@ -54,13 +55,14 @@ def simulate(
     """One annotator a personal link labels until nothing is left for him, or `pairs` are done.
 
     `samples` hold what the collection shows, with its tasks; `pace`: seconds a pair, 0 for as fast
-    as the server answers. Raises InputError when a link is not known or the server stays away.
+    as the server answers; `speed`: how many of them pass in one of ours. Raises InputError when a
+    link is not known or the server stays away.
     """
     known = _known(samples)
     staff = annotators(len(links), length_bias, noise, seed)
     judges = [judging(person, known, tie, seed) for person in staff]
     return asyncio.run(
-        label_all(links, judges, lambda done: pairs is None or done < pairs, pace=pace)
+        label_all(links, judges, lambda done: pairs is None or done < pairs, pace=pace, speed=speed)
     )
 
 
@@ -70,6 +72,7 @@ async def label_all(
     goes_on: Callable[[int], bool],
     *,
     pace: float = 0.0,
+    speed: float = 1.0,
     patience: float = PATIENCE,
 ) -> list[Label]:
     """All annotators at once, each as long as `goes_on(labels that he has given)`."""
@@ -79,7 +82,7 @@ async def label_all(
         for visitor, link in zip(visitors, links, strict=True):
             await visitor.enter(link)
         working = [
-            _label(number, *each, goes_on, pace)
+            _label(number, *each, goes_on, pace, speed)
             for number, each in enumerate(zip(visitors, links, judges, strict=True))
         ]
         return [label for labels in await asyncio.gather(*working) for label in labels]
@@ -95,9 +98,10 @@ async def _label(
     judge: Judge,
     goes_on: Callable[[int], bool],
     pace: float,
+    speed: float,
 ) -> list[Label]:
     rng, home, labels = Random(number), urljoin(link, "/"), []
-    await asyncio.sleep(pace * rng.random())
+    await asyncio.sleep(pace * rng.random() / speed)
     while goes_on(len(labels)):
         asked = time.monotonic()
         page = await visitor.page(home)
@@ -110,9 +114,9 @@ async def _label(
             break
         prompt, left, right = (page.text(name) for name in ("last", "left", "right"))
         side, strength = judge(prompt, left, right)
-        await asyncio.sleep(pace * rng.uniform(0.5, 1.5))
+        await asyncio.sleep(pace * rng.uniform(0.5, 1.5) / speed)
         sent = time.monotonic()
-        await visitor.send(home, form, **_filled_in(form, side, strength, sent - came))
+        await visitor.send(home, form, **_filled_in(form, side, strength, speed * (sent - came)))
         labels.append(Label(
             annotator=number, assignment=form.hidden["assignment"], prompt=prompt, left=left,
             right=right, side=side, strength=strength, page_seconds=came - asked,

@@ -1,11 +1,18 @@
 """A server that is killed under load keeps every label that it has acknowledged, once."""
 
+import dataclasses
+import time
+
 import pytest
+from sqlalchemy import select, update
 
 from benchmarks.collection.databases import databases, programs
 from benchmarks.collection.load import found, load, measure
 from benchmarks.collection.server import Server, invited, samples
 from glm_jax.data import records
+from glm_jax.data.collection import store
+from glm_jax.data.collection.simulation.simulate import simulate
+from glm_jax.data.collection.tables import Judgement
 
 
 @pytest.mark.parametrize("postgresql", [False, True], ids=["sqlite", "postgresql"])
@@ -22,15 +29,23 @@ def test_killed_servers_lose_nothing(tmp_path, postgresql):
     assert told["acknowledged"] >= 16
 
 
+def test_time_can_pass_faster_for_annotators(tmp_path):
+    """Four pairs at 20 seconds each take less than that: what is recorded is their time."""
+    file, db = tmp_path / "samples.jsonl", str(tmp_path / "one.db")
+    shown = list(samples(20, 3, 0))
+    records.write(file, shown)
+    with Server(db, str(file)) as server:
+        links = invited(db, server.url, 1)
+        began = time.monotonic()
+        simulate(shown, links, pairs=4, pace=20, speed=100)
+        assert time.monotonic() - began < 4 * 20 / 2
+    with store.reading(store.open_store(db)) as session:
+        times = list(session.scalars(select(Judgement.milliseconds)))
+    assert len(times) == 4 and min(times) >= 10_000
+
+
 def test_what_is_lost_twice_or_wrong_is_found(tmp_path):
     """The check itself: labels that were never given, and a database that says otherwise."""
-    import dataclasses
-
-    from sqlalchemy import update
-
-    from glm_jax.data.collection import store
-    from glm_jax.data.collection.tables import Judgement
-
     file, db = tmp_path / "samples.jsonl", str(tmp_path / "one.db")
     records.write(file, samples(20, 3, 0))
     with Server(db, str(file)) as server:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import func, select
 
+from glm_jax.data.collection import loading
 from glm_jax.data.collection.loading import load_gold, load_pairs, publish
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
@@ -46,11 +47,19 @@ def test_all_pairs_of_samples_once(either):
         assert len({p.place for p in pairs}) == 12
 
 
+def test_what_a_file_says_twice_was_not_known_before(engine, monkeypatch):
+    """Models draw an answer twice; and three samples of a prompt lie across two batches."""
+    monkeypatch.setattr(loading, "AT_ONCE", 2)
+    found = [sample(i, text, prompt) for prompt in "qr" for i, text in enumerate("aba")]
+    assert load(engine, found) == (2, 4, 2, 0, 0)
+    assert load(engine, found) == (0, 0, 0, 2, 0)
+
+
 def test_responses_are_known_by_id_or_text(engine):
     assert load(engine, [pair("a", "b", chosen_id="1", rejected_id="2")]) == (1, 2, 1, 0, 0)
     assert load(engine, [pair("b", "a"), pair("b", "b"), pair("a", "c")]) == (0, 1, 1, 1, 1)
     other = pair("x", "y", "another", chosen_id="1", rejected_id="2")
-    assert load(engine, [other, other]) == (1, 2, 1, 1, 0)
+    assert load(engine, [other, other]) == (1, 2, 1, 0, 0)
     with reading(engine) as db:
         texts = {name: text for name, text in db.execute(select(Response.id, Response.text))}
         assert {texts[name] for name in ("1", "2")} == {"a", "b"} and len(texts) == 5
