@@ -16,7 +16,7 @@ _SHOWN = {"loss": "loss", "accuracy": "accuracy", "objective/scores": "score", "
 class Bar:
     """One stage's bar."""
 
-    def __init__(self, bars: Progress, label: str, total: int, done: int):
+    def __init__(self, bars: Progress, label: str, total: int | None, done: int):
         self._bars = bars
         self._task = bars.add_task(label, total=total, completed=done, figures="")
 
@@ -29,7 +29,7 @@ class Bar:
 
 @contextmanager
 def progress(
-    label: str, total: int, done: int = 0, *, told: bool = True, on: Console = console
+    label: str, total: int | None, done: int = 0, *, told: bool = True, on: Console = console
 ) -> Iterator[Bar]:
     """Shows how far `label` is, how long it will take yet, and its newest figures.
 

@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 from glm_jax.data.collection import people, store
 from glm_jax.data.collection.tables import Person
 from glm_jax.errors import InputError
+from glm_jax.train.collection.addresses import address
 
 ADMINISTRATOR = "administrator"
 PASSWORD = "GLM_RLHF_PASSWORD"
@@ -24,15 +24,6 @@ def existing(db: str) -> Engine:
     if "://" not in db and not Path(db).is_file():
         raise InputError(f"{db}: no such database; `glm-rlhf collect serve` makes it")
     return store.open_store(db)
-
-
-def address(url: str) -> str:
-    """Where a server is reached, without a slash at the end; InputError for what is no address."""
-    if not re.fullmatch(r"https?://[^/?#\s]+/?", url):
-        raise InputError(
-            f"--url {url}: expected one like http://127.0.0.1:8000, and nothing after it"
-        )
-    return url.rstrip("/")
 
 
 def invite(

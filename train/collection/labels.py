@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from glm_jax.errors import InputError
 from glm_jax.train.collection.accounts import existing
 from glm_jax.train.collection.samples import samples as read_samples
 from glm_jax.train.collection.told import told
+from glm_jax.train.preference.files import check_files, watched
 
 
 def export(db: str, output: str, *, kind: str = "aggregated") -> None:
     """Writes what was labelled."""
-    if "://" not in db and Path(output).resolve() == Path(db).resolve():
-        raise InputError(f"--output {output}: that is the database itself")
+    check_files(db, output)
+    under_bar = partial(watched, f"writing {output}")
     with store.reading(existing(db)) as session:
-        n = exporting.export(session, kind, output)
+        n = exporting.export(session, kind, output, under_bar)
     print(f"{output}: {n:,} rows")
 
 

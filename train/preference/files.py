@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +20,8 @@ from glm_jax.data.sources import open_pairs
 from glm_jax.errors import InputError
 from glm_jax.text.tokenizer import Tokenizer
 from glm_jax.train.progress import console, progress
+
+T = TypeVar("T")
 
 
 class Source(NamedTuple):
@@ -127,8 +129,17 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def watched(label: str, found: Iterable[T]) -> Iterator[T]:
+    """The same, one by one, while a terminal shows how many there were."""
+    with bar(label, None) as done:
+        for number, each in enumerate(found, 1):
+            yield each
+            if number % 100 == 0:
+                done(number)
+
+
 @contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield lambda done: None
         return

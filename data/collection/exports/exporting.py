@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,8 @@ from glm_jax.data.collection.exports.verdicts import (
 )
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
+
+Rows: TypeAlias = Iterable[dict[str, Any]]
 
 
 def raw(db: Session) -> Iterator[dict[str, Any]]:
@@ -107,13 +109,14 @@ def encoded(kind: str, found: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     return as_csv(found) if KINDS[kind][1] == "csv" else map(writing.line, found)
 
 
-def export(db: Session, kind: str, path: str | Path) -> int:
+def export(db: Session, kind: str, path: str | Path, watched: Callable[[Rows], Rows] = iter) -> int:
     """Writes an export to a file, which appears whole or not at all; how many rows there were.
 
-    The file is compressed if its name ends in `.gz` or `.zst`. Raises InputError for an unknown
-    kind, and where there is nothing to write.
+    `watched` passes the rows on and sees them go, for a progress bar. The file is compressed if its
+    name ends in `.gz` or `.zst`. Raises InputError for an unknown kind, and where there is nothing
+    to write.
     """
-    found, n = rows(db, kind), 0
+    found, n = watched(rows(db, kind)), 0
 
     def counted() -> Iterator[dict[str, Any]]:
         nonlocal n
