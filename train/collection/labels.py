@@ -14,7 +14,7 @@ from glm_jax.errors import InputError
 from glm_jax.train.collection.accounts import existing
 from glm_jax.train.collection.samples import samples as read_samples
 from glm_jax.train.collection.told import told
-from glm_jax.train.preference.files import check_files, watched
+from glm_jax.train.preference.files import bar, check_files, watched
 
 
 def export(db: str, output: str, *, kind: str = "aggregated") -> None:
@@ -46,5 +46,6 @@ def simulate(samples: str, *, links: str, **given: Any) -> None:
     found = [line.split()[-1] for line in lines if line.strip()]
     if not found:
         raise InputError(f"{links}: no personal links; expected what `collect invite` prints")
-    labels = simulated.simulate(read_samples(samples), found, **given)
+    with bar("labels", None) as told:
+        labels = simulated.simulate(read_samples(samples), found, told=told, **given)
     print(f"{len(labels):,} labels of {len(found)} annotators")

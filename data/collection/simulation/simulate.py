@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urljoin
@@ -51,19 +52,26 @@ def simulate(
     noise: float = NOISE,
     tie: float = TIE,
     seed: int = 0,
+    told: Callable[[int], object] = lambda labels: None,
 ) -> list[Label]:
     """One annotator a personal link labels until nothing is left for him, or `pairs` are done.
 
     `samples` hold what the collection shows, with its tasks; `pace`: seconds a pair, 0 for as fast
-    as the server answers; `speed`: how many of them pass in one of ours. Raises InputError when a
-    link is not known or the server stays away.
+    as the server answers; `speed`: how many of them pass in one of ours; `told` hears how many
+    labels there are, for a progress bar. Raises InputError when a link is not known or the server
+    stays away.
     """
     known = _known(samples)
     staff = annotators(len(links), length_bias, noise, seed)
     judges = [judging(person, known, tie, seed) for person in staff]
-    return asyncio.run(
-        label_all(links, judges, lambda done: pairs is None or done < pairs, pace=pace, speed=speed)
-    )
+    labels = count(1)
+
+    def goes_on(done: int) -> bool:
+        if done:  # by this person, one more than when it was asked before
+            told(next(labels))
+        return pairs is None or done < pairs
+
+    return asyncio.run(label_all(links, judges, goes_on, pace=pace, speed=speed))
 
 
 async def label_all(
