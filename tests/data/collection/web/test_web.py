@@ -253,11 +253,11 @@ def test_every_page_of_an_annotator_delivers_what_waits(collection, pair):
     assert anna.submit("/judge", side="tie").status_code == 303
     for path in ("/", "/guidelines", "/nowhere"):
         shown = anna.get(path).text
-        assert "/static/annotate.js" in shown and "data-person=" in shown, path
+        assert "/static/delivery.js" in shown and "data-person=" in shown, path
         assert shown.count('id="status"') == 1
     assert "Nothing is left" in anna.get("/").text
     for shown in (boss.get("/admin").text, there.browser().get("/login").text):
-        assert "annotate.js" not in shown and "data-person" not in shown
+        assert ".js" not in shown and "data-person" not in shown
 
 
 def test_practice_is_told_and_may_fail(collection, pair):
