@@ -43,7 +43,7 @@ def entered(server: Any, context: Any, name: str) -> Any:
     page.set_default_timeout(120_000)
     page.goto(f"{server.url}/enter/{secret}")
     page.locator("main button").click()
-    page.wait_for_selector("#judge")
+    page.wait_for_url(f"{server.url}/")  # loaded, with its script
     return page
 
 
