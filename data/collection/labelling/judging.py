@@ -29,6 +29,18 @@ LAST = (
     .order_by(Judgement.attempt.desc())
     .limit(1)
 )
+ANSWERED = (
+    select(Assignment.id)
+    .where(Assignment.person_id == bindparam("person"), Assignment.fate == "answered")
+    .order_by(Assignment.number.desc())
+    .limit(RECENT)
+)
+LATEST = (
+    select(Judgement)
+    .where(Judgement.assignment_id.in_(bindparam("answered", expanding=True)))
+    .order_by(Judgement.id.desc())
+    .limit(1)
+)
 VERSION = select(func.max(Guidelines.version))
 
 
@@ -76,28 +88,37 @@ def judge(
     return judgement
 
 
-def undo(db: Session, person: Person, now: float) -> str | None:
+def latest(db: Session, person: Person) -> Judgement | None:
+    """What `undo` would take back."""
+    answered = db.scalars(ANSWERED, {"person": person.id}).all()
+    return db.scalars(LATEST, {"answered": answered}).first()
+
+
+def undo(
+    db: Session, person: Person, now: float, named: tuple[str, int | None] | None = None
+) -> str | None:
     """Takes the person's last judgement back and opens its assignment again: its id.
 
     None if there is nothing to take back, or ten are open again already. Raises Refused if
-    someone else has the pair by now. Call it in `writing`.
+    someone else has the pair by now. `named`: the assignment and attempt that a page showed as the
+    last; asked for again it is undone once, and Refused if another is the last by now. Call it in
+    `writing`.
     """
     person = locked(db, person)
+    last = latest(db, person)
+    if named and (last is None or named != (last.assignment_id, last.attempt)):
+        if _is_undone(db, person, *named):
+            return named[0]
+        raise Refused("this is not what you judged last; load the page again")
     if person.state in ("paused", "failed"):
         raise Refused("you judge no pairs at present")
-    of_person = select(Assignment.id).where(Assignment.person_id == person.id)
-    opened_again = of_person.where(
-        Assignment.fate == "open", exists().where(Judgement.assignment_id == Assignment.id)
+    opened_again = select(Assignment.id).where(
+        Assignment.person_id == person.id,
+        Assignment.fate == "open",
+        exists().where(Judgement.assignment_id == Assignment.id),
     )
     if len(db.scalars(opened_again).all()) >= UNDOS:
         return None
-    recent = of_person.where(Assignment.fate == "answered").order_by(Assignment.number.desc())
-    last = db.scalars(
-        select(Judgement)
-        .where(Judgement.assignment_id.in_(db.scalars(recent.limit(RECENT)).all()))
-        .order_by(Judgement.id.desc())
-        .limit(1)
-    ).first()
     if last is None:
         return None
     assignment = fresh(db, Assignment, last.assignment_id)
@@ -142,6 +163,16 @@ def counted(db: Session) -> Select[tuple[Judgement]]:
 
 def _says(judgement: Judgement, said: dict[str, Any]) -> bool:
     return all(getattr(judgement, name) == value for name, value in said.items())
+
+
+def _is_undone(db: Session, person: Person, assignment_id: str, attempt: int | None) -> bool:
+    of_person = select(Retraction.id).join(Judgement, Judgement.id == Retraction.judgement_id)
+    named = of_person.where(
+        Retraction.person_id == person.id,
+        Judgement.assignment_id == assignment_id,
+        Judgement.attempt == attempt,
+    )
+    return db.scalars(named).first() is not None
 
 
 def _has_place(db: Session, assignment: Assignment) -> bool:

@@ -54,6 +54,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         classes = given.get("class", "").split()
+        if "data-again" in given:
+            self.again = float(given["data-again"])
         if tag == "form":
             self.forms.append(Form(given.get("action", "")))
         elif tag == "input" and self.forms:
@@ -61,8 +63,6 @@ class Page(HTMLParser):
                 self.forms[-1].hidden[given["name"]] = given.get("value", "")
             elif any(required for *_, required in self._open):
                 self.forms[-1].required.add(given["name"])
-        elif tag == "meta" and given.get("http-equiv") == "refresh":
-            self.again = float(given["content"])
         if tag not in ENDLESS:
             names = self._open[-1][1] if tag == "div" and "text" in classes and self._open else []
             for name in names:

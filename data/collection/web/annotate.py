@@ -1,6 +1,8 @@
 """The annotator's page, and what is sent from it."""
 
-from fastapi import APIRouter, HTTPException, Request
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
@@ -10,7 +12,7 @@ from glm_jax.data.collection.labelling.answers import LONGEST_COMMENT
 from glm_jax.data.collection.labelling.judging import Answer
 from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.store import reading, writing
-from glm_jax.data.collection.tables import Person
+from glm_jax.data.collection.tables import Judgement, Person
 from glm_jax.data.collection.web import guidelines, pages, security
 from glm_jax.data.collection.web.problems import done
 from glm_jax.data.collection.web.security import CheckedForm, SignedIn
@@ -31,13 +33,15 @@ def home(request: Request) -> Response:
     state = request.app.state
     with writing(state.engine, flushed=False) as db:
         shown = assignment.next_assignment(db, who.person, state.config, state.clock())
+        last = judging.latest(db, who.person)
         now = "" if shown else db.get_one(Person, who.person.id).state
     if shown is None:
-        return _nothing_to_judge(request, now)
+        return _nothing_to_judge(request, now, last)
     return pages.render(
         request,
         "annotate.html.j2",
         shown=shown,
+        last=last,
         asked=state.config.criteria,
         longest_comment=LONGEST_COMMENT,
     )
@@ -55,23 +59,30 @@ def judge(request: Request, who: SignedIn, form: CheckedForm) -> Response:
 @routes.post("/undo")
 def undo(request: Request, who: SignedIn, form: CheckedForm) -> Response:
     state = request.app.state
+    named = _text(form, "assignment"), _number(_text(form, "attempt"), "attempt")
+    if not named[0]:  # of a page that had nothing to undo
+        raise HTTPException(409, "no_undo")
     with writing(state.engine) as db:
-        undone = judging.undo(db, who.person, state.clock())
+        undone = judging.undo(db, who.person, state.clock(), named)
     if undone is None:
         raise HTTPException(409, "no_undo")
     return done(request)
 
 
 @routes.get("/guidelines")
-def show_guidelines(request: Request, who: SignedIn) -> Response:
+def show_guidelines(
+    request: Request, who: SignedIn, version: Annotated[int | None, Query(ge=1, lt=2**31)] = None
+) -> Response:
+    """The newest; of a pair's page those that its label will name."""
     with reading(request.app.state.engine) as db:
-        newest = guidelines.newest(db)
-        version, text = newest.version, newest.text
+        shown = guidelines.of_version(db, version) if version else guidelines.newest(db)
+    if shown is None:
+        raise HTTPException(404)
     return pages.render(
         request,
         "guidelines.html.j2",
-        version=version,
-        text=guidelines.in_language(text, pages.language(request)),
+        version=shown.version,
+        text=guidelines.in_language(shown.text, pages.language(request)),
         asked=request.app.state.config.criteria,
     )
 
@@ -110,13 +121,13 @@ def _number(text: str, name: str) -> int | None:
     return int(text)
 
 
-def _nothing_to_judge(request: Request, state: str) -> Response:
+def _nothing_to_judge(request: Request, state: str, last: Judgement | None) -> Response:
     if state in ("paused", "failed"):
         return _says(request, state)
     drawing = request.app.state.drawing
     if drawing is not None and drawing.goes_on():
-        return _says(request, "waiting", again=LOOK_AGAIN)
-    return _says(request, "done", undo=True)
+        return _says(request, "waiting", again=LOOK_AGAIN, last=last)
+    return _says(request, "done", last=last)
 
 
 def _says(request: Request, what: str, **values: object) -> Response:

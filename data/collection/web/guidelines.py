@@ -29,6 +29,11 @@ def newest(db: Session) -> Guidelines:
     return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).one()
 
 
+def of_version(db: Session, version: int) -> Guidelines | None:
+    """What was in force once."""
+    return db.get(Guidelines, version)
+
+
 def in_language(text: str, language: str) -> str:
     """Ours in this language alone; a text of the collection's own as it is."""
     return _ours(language) if text == _ours_whole() else text

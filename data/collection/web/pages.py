@@ -83,7 +83,7 @@ def notice(
     request: Request, heading: str, *paragraphs: str, status: int = 200, **values: Any
 ) -> HTMLResponse:
     """A page that only says something."""
-    values = {"again": None, "back": False, "undo": False} | values
+    values = {"again": None, "back": False, "last": None} | values
     return render(
         request, "notice.html.j2", status, heading=heading, paragraphs=paragraphs, **values
     )

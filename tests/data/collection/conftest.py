@@ -1,7 +1,12 @@
-"""A database of made-up pairs: `engine` and `fill`; `either` is SQLite, then PostgreSQL."""
+"""A database of made-up pairs: `engine` and `fill`; `either` is SQLite, then PostgreSQL.
 
+`browser` is a real one.
+"""
+
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
@@ -54,6 +59,19 @@ def postgres() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed")
     with databases.cluster("-c", "fsync=off") as made:
         yield made("either")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("the system has no Chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 def fill_store(

@@ -35,9 +35,9 @@ def say(engine, person, shown, config=PLAIN, now=0.0, **said):
         return judge(db, person, answer, config, now)
 
 
-def take_back(engine, person, now=0.0):
+def take_back(engine, person, now=0.0, named=None):
     with writing(engine) as db:
-        return undo(db, person, now)
+        return undo(db, person, now, named)
 
 
 def counts(engine):
@@ -167,6 +167,30 @@ def test_ten_can_be_undone_in_turn(engine, fill):
         say(engine, ann, shown, side="tie")
     assert counts(engine) == 13 and everything(engine) == 23
     assert take_back(engine, ann) == waiting
+
+
+def test_an_undo_whose_reply_was_lost(either, fill):
+    """Asked for again by name it undoes nothing more, nor what was judged since."""
+    people = fill(PLAIN, either, prompts=15)
+    ann, bob = people["annotator-1"], people["annotator-2"]
+    judged = []
+    for _ in range(UNDOS + 1):
+        shown = ask(either, ann)
+        say(either, ann, shown)
+        judged.append((shown.assignment_id, 1))
+    with pytest.raises(Refused, match="not what you judged last"):
+        take_back(either, ann, named=judged[-2])
+    for named in judged[:0:-1]:
+        for _ in range(2):
+            assert take_back(either, ann, named=named) == named[0]
+    assert counts(either) == 1
+    with writing(either) as db:
+        pause(db, ann, None, 0.0)
+    assert take_back(either, ann, named=judged[1]) == judged[1][0]
+    for stranger, named in ((bob, judged[1]), (ann, judged[0]), (ann, (judged[1][0], 2))):
+        with pytest.raises(Refused):
+            take_back(either, stranger, named=named)
+    assert counts(either) == 1
 
 
 def test_invalidated_labels_are_made_again_and_restored_ones_count(engine, fill):

@@ -1,20 +1,8 @@
 "use strict";
 // Every page of an annotator. Without this script its forms work all the same.
-// An answer stays in localStorage until the server has it; the next pair replaces the page's body.
+// With it, the next page replaces this one's body, and nothing that was typed is lost.
 
 const IDLE = 60_000; // milliseconds without a sign of life after which nobody is reading
-const LONGEST_WAIT = 15; // seconds between two attempts to reach the server
-const JSON_PLEASE = { Accept: "application/json" };
-const $ = (selector) => document.querySelector(selector);
-const pause = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
-
-// What a browser that keeps nothing refuses is only missed when the network is lost.
-const keep = (store, key, value) => { try { store.setItem(key, value); } catch { /* private */ } };
-const kept = (store, key) => { try { return store.getItem(key); } catch { return null; } };
-const drop = (store, key) => { try { store.removeItem(key); } catch { /* private */ } };
-
-const given = new Map(); // from an assignment to what was said of it here, for whoever undoes it
-let busy = false;
 
 // Time: only while the page can be seen and its reader shows signs of life.
 
@@ -30,12 +18,48 @@ setInterval(tick, 250);
 for (const sign of ["pointermove", "pointerdown", "keydown", "wheel", "scroll", "touchmove"])
   addEventListener(sign, () => { touched = performance.now(); }, { passive: true, capture: true });
 document.addEventListener("visibilitychange", tick);
-addEventListener("pagehide", () => {
-  const form = $("#judge");
-  if (form) keep(sessionStorage, form.elements.assignment.value, active);
-});
 
-// What the page says about itself.
+// The form: what stands in it, with the time so far, is there again whenever its pair is.
+
+function filledIn(form) {
+  tick();
+  form.elements.milliseconds.value = Math.round(active);
+  return new URLSearchParams(new FormData(form)).toString();
+}
+
+function draft() {
+  const form = $("#judge");
+  if (form) tab.put(form.elements.assignment.value, filledIn(form));
+}
+addEventListener("pagehide", draft);
+
+function refill(form) {
+  const name = form.elements.assignment.value, keys = [mine("answer") + name, mine("refused") + name];
+  const found = tab.get(name) ?? device.get(keys[0]) ?? device.get(keys[1]);
+  const values = new URLSearchParams(found ?? "");
+  active = Number(values.get("milliseconds"));
+  if (!found) return;
+  for (const field of form.querySelectorAll("input[type=radio], input[type=checkbox]"))
+    field.checked = values.getAll(field.name).includes(field.value);
+  form.elements.comment.value = values.get("comment");
+  askCriteria(form);
+}
+
+function askCriteria(form) {
+  // of whoever could judge; without this script the server asks
+  const side = form.elements.side.value, judged = !["cannot_judge", "unwilling"].includes(side);
+  for (const field of form.querySelectorAll("[data-required] input")) field.required = judged;
+}
+
+function judge(form) {
+  if (busy) return;
+  const key = mine("answer") + form.elements.assignment.value;
+  device.put(key, filledIn(form));
+  failed.delete(key);
+  deliver();
+}
+
+// Pages.
 
 function say(text, kind = "") {
   const status = $("#status");
@@ -45,138 +69,53 @@ function say(text, kind = "") {
 }
 
 function begin() {
-  const form = $("#judge");
-  active = form ? Number(kept(sessionStorage, form.elements.assignment.value)) || 0 : 0;
+  const form = $("#judge"), notice = $("[data-again]");
   ticked = touched = performance.now();
+  if (form) refill(form);
+  if (notice) lookAgain(notice);
 }
 
-function askCriteria(form) {
-  // of whoever could judge; without this script the server asks
-  const side = form.elements.side.value, judged = !["cannot_judge", "unwilling"].includes(side);
-  for (const field of form.querySelectorAll("[data-required] input")) field.required = judged;
-}
-
-function refill() {
-  const form = $("#judge"), body = given.get(form?.elements.assignment.value);
-  if (!body) return;
-  const values = new URLSearchParams(body);
-  for (const field of form.querySelectorAll("input[type=radio], input[type=checkbox]"))
-    field.checked = values.getAll(field.name).includes(field.value);
-  form.elements.comment.value = values.get("comment") ?? "";
-}
-
-// The server: asked until it answers.
-
-async function insist(url, options) {
-  for (let wait = 1; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
-    try {
-      const answer = await fetch(url, { ...options, signal: AbortSignal.timeout(20_000) });
-      if (answer.status < 500 && answer.status !== 429) return answer;
-    } catch { /* no network: the same as no server */ }
-    say(document.body.dataset.offline, "wrong");
-    const online = new Promise((go) => addEventListener("online", go, { once: true }));
-    await Promise.race([online, pause(wait)]);
-  }
-}
-
-async function show(url) {
-  const page = await (await insist(url, { headers: { Accept: "text/html" } })).text();
-  const next = new DOMParser().parseFromString(page, "text/html");
-  if (next.querySelector("meta[http-equiv=refresh]")) return location.assign(url);
-  document.title = next.title;
-  document.documentElement.lang = next.documentElement.lang;
-  document.body.replaceWith(document.adoptNode(next.body));
+function turnTo(page) {
+  draft();
+  document.title = page.title;
+  document.documentElement.lang = page.documentElement.lang;
+  document.body.replaceWith(document.adoptNode(page.body));
   scrollTo(0, 0);
   $("main").focus({ preventScroll: true });
   begin();
 }
 
-// Answers that wait: each under its assignment, so that no tab overwrites what another one keeps.
+const fetched = (url) => insist(url, { headers: { Accept: "text/html" } }, read);
+const show = async (url) => turnTo(await fetched(url));
 
-const mine = () => `answer-${document.body.dataset.person}-`;
-
-function waiting() {
-  const keys = () => Object.keys(localStorage).filter((key) => key.startsWith(mine()));
-  try { return keys(); } catch { return []; }
-}
-
-function judge(form) {
-  if (busy) return;
-  tick();
-  form.elements.milliseconds.value = Math.round(active);
-  const body = new URLSearchParams(new FormData(form)).toString();
-  const key = mine() + form.elements.assignment.value;
-  keep(localStorage, key, body);
-  if (kept(localStorage, key) === body) deliver();
-  else form.submit(); // nothing can be kept here: the browser's own way
-}
-
-async function deliver() {
-  if (busy || !waiting().length) return;
-  busy = true;
-  $("main").setAttribute("aria-busy", "true");
-  try {
-    const text = document.body.dataset;
-    let told = [];
-    for (const key of waiting()) {
-      const body = kept(localStorage, key), answer = body && await send(key, body);
-      if (!answer) continue; // another tab was faster, or someone else is signed in now
-      if (answer.status === 401) {
-        await show("/login");
-        $("main p").textContent = text.signedOut;
-        return;
-      }
-      if (kept(localStorage, key) === body) drop(localStorage, key);
-      given.set(new URLSearchParams(body).get("assignment"), body);
-      if (!answer.ok) told = [(await answer.json()).error, "wrong"];
-      else if (!told.length) told = [text.saved, "unseen"];
-    }
-    if (location.pathname === "/") await show("/");
-    if (told.length) say(...told);
-    if (told[1] === "wrong") refill();
-  } finally {
-    busy = false;
-    $("main").removeAttribute("aria-busy");
+// A page that waits for pairs stays as it is, with whoever reads it, until there is another.
+async function lookAgain(notice) {
+  while (notice.isConnected) {
+    await pause(notice.dataset.again);
+    const page = await fetched("/");
+    if (notice.isConnected && !busy && !page.querySelector("[data-again]")) turnTo(page);
   }
 }
 
-async function send(key, body, again = true) {
-  const fields = new URLSearchParams(body);
-  fields.set("csrf", $("[name=csrf]").value); // of this session, not of the one before
-  const answer = await insist("/judge", { method: "POST", body: fields, headers: JSON_PLEASE });
-  if (answer.status !== 403 || !again) return answer;
-  await show("/"); // with the token of a newer session
-  return key.startsWith(mine()) ? send(key, body, false) : null;
-}
-
-async function undo(form) {
-  if (busy) return;
-  busy = true;
+async function open(dialog, url) {
+  const text = dialog.querySelector("div.text");
   try {
-    // Once only: a second attempt might undo one more.
-    const body = new URLSearchParams(new FormData(form));
-    const answer = await fetch("/undo", { method: "POST", body, headers: JSON_PLEASE });
-    const error = answer.ok ? "" : (await answer.json()).error;
-    await show("/");
-    if (error) say(error, "wrong");
-    else refill();
+    if (text && !text.hasChildNodes()) {
+      const page = await read(await fetch(url));
+      text.replaceChildren(...page.querySelector("article.guidelines").children);
+    }
+    if (dialog.isConnected) dialog.showModal();
   } catch {
-    say(document.body.dataset.notUndone, "wrong");
-  } finally {
-    busy = false;
+    say(document.body.dataset.unread, "wrong");
   }
 }
 
 // Keys, clicks and forms: heard at the document, because its body is replaced.
 
-async function open(dialog) {
-  const text = dialog.querySelector("div.text");
-  if (text && !text.hasChildNodes()) {
-    const page = await (await fetch("/guidelines")).text();
-    const read = new DOMParser().parseFromString(page, "text/html");
-    text.replaceChildren(...read.querySelector("article.guidelines").children);
-  }
-  dialog.showModal();
+function spoken(field) {
+  const label = field.labels[0].cloneNode(true);
+  for (const part of label.querySelectorAll("[aria-hidden]")) part.remove();
+  return label.textContent.trim();
 }
 
 function press(target) {
@@ -184,7 +123,9 @@ function press(target) {
   const optional = target.type === "radio" && !target.required;
   if (optional && target.checked) target.checked = false;
   else target.click();
-  if (target.matches("input")) target.focus();
+  if (!target.matches("input")) return;
+  $("main").focus({ preventScroll: true }); // in a group, an arrow that scrolls would choose
+  if (!busy) say(target.checked ? spoken(target) : "", "unseen");
 }
 
 document.addEventListener("keydown", (event) => {
@@ -210,7 +151,7 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  open($(`#${link.dataset.dialog}`)).catch(() => { location.href = link.href; });
+  open($(`#${link.dataset.dialog}`), link.href);
 });
 
 document.addEventListener("change", (event) => {

@@ -1,11 +1,18 @@
-"""A collection behind its pages, and people at them with a browser that runs no script."""
+"""A collection behind its pages, and people at them with a browser that runs no script.
+
+`enter` is for those with a real one.
+"""
 
 import re
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 from starlette.testclient import TestClient
@@ -114,3 +121,47 @@ def collections(tmp_path_factory) -> Callable[..., Collection]:
 def collection(collections, tmp_path) -> Callable[..., Collection]:
     """The same, made again by one test: it finds what was there."""
     return partial(collections, folder=tmp_path)
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Collection], str]]:
+    """Lets real browsers reach a collection: its address."""
+    running = []
+
+    def serve(there: Collection) -> str:
+        listening = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(there.app, log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield serve
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def enter(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
+    """A page of someone who came to a collection by a personal link and pressed the button."""
+    contexts, addresses = [], {}
+
+    def entered(there: Collection, name: str = "Anna", page: Any = None, **screen: Any) -> Any:
+        if page is None:
+            contexts.append(browser.new_context(**screen))
+            page = contexts[-1].new_page()
+            page.set_default_timeout(30_000)
+        if there not in addresses:
+            addresses[there] = served(there)
+        page.goto(addresses[there] + there.link(name))
+        page.locator("main button").click()
+        page.wait_for_url(f"{addresses[there]}/")
+        return page
+
+    yield entered
+    for context in contexts:
+        context.close()

@@ -34,6 +34,11 @@ def test_a_label_carries_the_guidelines_that_were_shown(collection):
         assert publish(db, "Be kind.", there.now) == 2
     for forged in ("0", "3", "", "-1"):
         assert anna.post("/judge", data=shown | {"guidelines": forged}).status_code == 409
+    for path, version in (("/guidelines?version=1", 1), ("/guidelines", 2)):
+        assert f"Version {version}<" in anna.get(path).text
+    assert 'href="/guidelines?version=2"' in anna.get("/").text
+    for version, status in (("3", 404), ("0", 422), ("9" * 30, 422), ("x", 422)):
+        assert anna.get(f"/guidelines?version={version}").status_code == status
     anna.post("/judge", data=shown)
     anna.submit("/judge", side="tie")
     assert [judgement.guidelines for judgement in there.judgements()] == [1, 2]

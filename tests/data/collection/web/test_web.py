@@ -10,6 +10,7 @@ from sqlalchemy import event, select
 
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
+from glm_jax.data.collection.simulation.visitor import Page
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages
@@ -86,6 +87,19 @@ def test_undo_shows_the_pair_again(collection):
     assert browser.submit("/undo").status_code == 303
     again = browser.form("/judge")
     assert again["assignment"] == before["assignment"] and again["attempt"] == "2"
+    nothing = browser.submit("/undo", headers=JSON)
+    assert nothing.status_code == 409 and "nothing to undo" in nothing.json()["error"]
+
+
+def test_an_undo_names_what_the_page_showed_as_the_last(collection):
+    browser = collection().annotator("Anna")
+    forms = []
+    for _ in range(2):
+        browser.submit("/judge", side="tie")
+        forms.append(browser.form("/undo"))
+    told = [browser.post("/undo", data=form, headers=JSON) for form in (*forms, forms[1])]
+    assert [answer.status_code for answer in told] == [409, 200, 200]
+    assert browser.form("/undo") == forms[0], "the second was undone once"
 
 
 @pytest.mark.parametrize("asked", ["no", "optional", "required"])
@@ -253,11 +267,11 @@ def test_every_page_of_an_annotator_delivers_what_waits(collection, pair):
     assert anna.submit("/judge", side="tie").status_code == 303
     for path in ("/", "/guidelines", "/nowhere"):
         shown = anna.get(path).text
-        assert "/static/annotate.js" in shown and "data-person=" in shown, path
+        assert "/static/delivery.js" in shown and "data-person=" in shown, path
         assert shown.count('id="status"') == 1
     assert "Nothing is left" in anna.get("/").text
     for shown in (boss.get("/admin").text, there.browser().get("/login").text):
-        assert "annotate.js" not in shown and "data-person" not in shown
+        assert ".js" not in shown and "data-person" not in shown
 
 
 def test_practice_is_told_and_may_fail(collection, pair):
@@ -294,7 +308,9 @@ def test_a_model_writes_more_pairs(collection, pair):
     more = [[pair(7)], []]
     there = collection([], app={"draw": lambda: more.pop(0)})
     browser = there.annotator("Anna")
-    assert 'http-equiv="refresh"' in browser.get("/").text
+    waits = browser.get("/").text
+    assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in waits
+    assert Page(waits).again == 3
     for _ in range(200):
         if 'action="/judge"' in browser.get("/").text:
             break
