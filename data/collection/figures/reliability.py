@@ -46,25 +46,32 @@ def kappas(judged: Judged) -> list[dict[str, Any]]:
 
     None where both always said the same one thing.
     """
-    from sklearn.metrics import cohen_kappa_score
+    from scipy.sparse import csr_array
 
     judged = _independent(judged)
-    said: list[dict[int, int]] = [{} for _ in judged.names]
-    for person, pair, verdict in zip(
-        judged.person_N.tolist(), judged.pair_N.tolist(), judged.verdict_N.tolist(), strict=True
-    ):
-        said[person][pair] = verdict
+    people = len(judged.names)
+    said = csr_array(
+        (np.ones(len(judged)), (judged.person_N * len(VALUES) + judged.verdict_N, judged.pair_N)),
+        shape=(people * len(VALUES), judged.pair_N.max(initial=-1) + 1),
+    )
+    # how often one of two people said this and the other that, of everybody at once
+    both_HxHxVxV = (said @ said.T).toarray().reshape(people, len(VALUES), people, len(VALUES))
+    both_HxHxVxV = both_HxHxVxV.transpose(0, 2, 1, 3)
     found = []
-    for one, other in combinations(range(len(judged.names)), 2):
-        pairs = sorted(said[one].keys() & said[other].keys())
-        if len(pairs) < SHARED:
-            continue
-        a, b = [said[one][pair] for pair in pairs], [said[other][pair] for pair in pairs]
-        constant = len({*a, *b}) == 1
-        value = None if constant else float(cohen_kappa_score(a, b, labels=VALUES))
-        names = [judged.names[one], judged.names[other]]
-        found.append({"annotators": names, "kappa": value, "pairs": len(pairs)})
+    for one, other in combinations(range(people), 2):
+        both_VxV = both_HxHxVxV[one, other]
+        pairs = int(both_VxV.sum())
+        if pairs >= SHARED:
+            names = [judged.names[one], judged.names[other]]
+            found.append({"annotators": names, "kappa": _kappa(both_VxV), "pairs": pairs})
     return sorted(found, key=lambda row: (row["kappa"] is None, row["kappa"]))
+
+
+def _kappa(both_VxV: np.ndarray) -> float | None:
+    """1 - disagreement / disagreement by chance; None where there can be none by chance."""
+    n = both_VxV.sum()
+    chance = n - both_VxV.sum(axis=0) @ both_VxV.sum(axis=1) / n
+    return float(1 - (n - both_VxV.trace()) / chance) if chance else None
 
 
 def repeats(judged: Judged) -> Measured:
