@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, select
 
+from glm_jax import configuration
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
+from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages
 from glm_jax.data.collection.web.envelope import HEADERS
 from glm_jax.data.records import Sample
+from glm_jax.errors import InputError
 
 JSON = {"Accept": "application/json"}
 
@@ -310,3 +313,20 @@ def test_a_model_writes_more_pairs(collection, pair):
 
 def test_health_needs_no_session(collection):
     assert collection().browser().get("/health").text == "ok"
+
+
+@pytest.mark.parametrize("key", ["session_hours", "lease_minutes", "annotators", "repeat_distance",
+                                 "practice", "seed"])  # fmt: skip
+def test_numbers_beyond_all_reason_are_refused(tmp_path, key):
+    """Before someone signs in and the time that a session ends is no number any more."""
+    file = tmp_path / "collection.yaml"
+    file.write_text(f"title: x\n{key}: 1{'0' * 300}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"collection.yaml:2: '{key}' should be less than"):
+        configuration.load(CollectionConfig, file)
+
+
+@pytest.mark.parametrize("hours", [1e-9, 24 * 365])
+def test_the_shortest_and_the_longest_session(collection, hours):
+    there = collection(session_hours=hours, lease_minutes=60.0 * 24 * 365)
+    browser = there.annotator("Anna")
+    assert browser.get("/").status_code == 200
