@@ -152,7 +152,7 @@ def test_guidelines_get_versions_that_a_restart_keeps(there):
     assert "Be kind." in ana.get("/guidelines").text
     judge_all(ana, n=1)
     assert [row.guidelines for row in there.judgements()] == [1, 2]
-    create_app(there.engine, there.app.state.config, clock=lambda: there.now)
+    create_app(there.engine, there.config, clock=lambda: there.now)
     with reading(there.engine) as db:
         texts = list(db.scalars(select(Guidelines.text).order_by(Guidelines.version)))
     assert len(texts) == 2 and texts[1] == "Be kind.\n\n* Read."
