@@ -4,6 +4,7 @@ import ast
 import re
 import time
 from pathlib import Path
+from string import Formatter
 
 import pytest
 from sqlalchemy import event, select
@@ -11,7 +12,7 @@ from sqlalchemy import event, select
 from glm_jax import configuration
 from glm_jax.data import collection as package
 from glm_jax.data.collection import people, tables
-from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.settings import CRITERIA, CollectionConfig
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web import pages
@@ -180,18 +181,41 @@ def test_both_languages_say_the_same_things():
     assert shape(english) == shape(chinese)
 
 
+def names(message):
+    return {name for _, name, _, _ in Formatter().parse(message) if name is not None}
+
+
 def test_refusals_are_known_in_chinese():
     known = pages.texts("zh")["refused"]
-    said = {
-        node.args[0].value
-        for file in Path(package.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "Refused"
-        and isinstance(node.args[0], ast.Constant)
-        and file.stem != "people"  # whose refusals the pages say in their own words
-    }
-    assert said == set(known)
+    said = {}
+    for file in Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+                (message,) = node.args
+                assert isinstance(message, ast.Constant), f"{file.name}:{node.lineno}: no constant"
+                said[message.value] = {value.arg for value in node.keywords}
+    assert set(said) == set(known)
+    for message, values in said.items():
+        assert names(message) == values and names(known[message]) <= values, message
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"side": ["tie", "tie"]}, "字段“side”出现了 2 次。"),
+        ({"attempt": "x"}, "字段“attempt”不是整数。"),
+        ({"fluency": "{0}"}, "没有这个评价项或选项：“fluency={0}”。"),
+        ({"flags": "{x.__class__}"}, "没有这个标记：“{x.__class__}”；可用的有 "),
+        ({"comment": "x" * 4001}, "备注不能超过 4000 个字符。"),
+        ({"side": ""}, "请选择哪个回答更好、同样好或无法判断。"),
+        ({"fluency": ""}, "有用性、无害性、流畅性三项都必须评价。"),
+    ],
+)
+def test_refusals_are_said_in_chinese(collection, fields, told):
+    anna = collection(language="zh", criteria="required").annotator("Anna")
+    form = anna.form("/judge") | dict.fromkeys(("side", *CRITERIA), "tie") | fields
+    answer = anna.post("/judge", data=form, headers=JSON)
+    assert answer.status_code == 409 and answer.json()["error"].startswith(told)
 
 
 def test_a_session_ends(collection):
