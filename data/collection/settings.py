@@ -10,7 +10,7 @@ from glm_jax.errors import InputError
 Asked = Literal["no", "optional", "required"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Some = Annotated[int, Field(ge=1, le=1_000_000)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 CRITERIA = ("helpfulness", "harmlessness", "fluency")
 
 
@@ -23,7 +23,7 @@ class CollectionConfig:
     "a Markdown file; ours, with the meanings of arXiv 2404.00934, if not given"
     criteria: Asked = "optional"
     "whether helpfulness, harmlessness and fluency are judged one by one beside the whole"
-    annotators: Some = 3
+    annotators: Positive = 3
     "of a pair that several judge"
     overlap: Share = 0.2
     "of the pairs that several annotators judge, for their agreement"
@@ -31,7 +31,7 @@ class CollectionConfig:
     "of an annotator's pairs whose answer is known, as far as there are any"
     repeats: Share = 0.02
     "of an annotator's pairs that come again, with the sides swapped"
-    repeat_distance: Some = 20
+    repeat_distance: Positive = 20
     "pairs at least between a pair and its repeat"
     practice: Count = 10
     "gold pairs that come first, as far as there are any"
