@@ -31,12 +31,15 @@ def invite(db: Session, name: str, role: Role, now: float, by: Person | None = N
     """The secret of a new personal link, which is not kept; it works until the next invitation.
 
     Who is known by this name already gets a new link, and is signed out everywhere; an annotator
-    can be made a senior, whose votes then decide where there is no majority. Raises InputError for
-    an empty or long name, or another role than the person has.
+    can be made a senior, whose votes then decide where there is no majority. Raises Refused for an
+    empty or long name, or another role than the person has.
     """
     name = name.strip()
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise InputError(f"a name has 1 to {LONGEST_NAME} characters in one line, got {name!r}")
+        raise Refused(
+            "a name has 1 to {longest} characters in one line, got {name!r}",
+            longest=LONGEST_NAME, name=name,
+        )  # fmt: skip
     if role not in get_args(Role):
         raise InputError(f"unknown role {role!r}; there are {', '.join(get_args(Role))}")
     person = db.scalars(select(Person).where(Person.name == name)).first()
@@ -46,7 +49,10 @@ def invite(db: Session, name: str, role: Role, now: float, by: Person | None = N
     if (person.role, role) == ("annotator", "senior"):
         _promote(db, person)
     if person.role != role:
-        raise InputError(f"{name!r} is known already, as {person.role}, not as {role}")
+        raise Refused(
+            "{name!r} is known already, as {known}, not as {role}",
+            name=name, known=person.role, role=role,
+        )  # fmt: skip
     secret = secrets.token_urlsafe(32)
     person.link = _hash(secret)
     db.flush()

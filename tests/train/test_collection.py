@@ -168,7 +168,7 @@ def test_the_url_is_what_links_begin_with(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("uvicorn.Server", lambda _: SimpleNamespace(run=lambda **_: None))
     for url in ([], ["--url", "https://a.example/"]):
         run("collect", "serve", "--db", tmp_path / "new.db", "--port", free_port(), *url)
-    assert [app.state.url for app in served] == [None, "https://a.example"]
+    assert [app.app.state.url for app in served] == [None, "https://a.example"]
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):

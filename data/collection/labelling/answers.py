@@ -66,23 +66,25 @@ def _criteria(
         raise Refused("criteria are not asked one by one here")
     for name, side in given.items():
         if name not in CRITERIA or side not in sides:
-            raise Refused(f"no such criterion or side: {f'{name}={side}'[:60]!r}")
+            raise Refused("no such criterion or side: {given!r}", given=f"{name}={side}"[:60])
     if config.criteria == "required" and len(given) < len(CRITERIA):
-        raise Refused(f"each of {', '.join(CRITERIA)} must be judged")
+        raise Refused("each of {criteria} must be judged", criteria=", ".join(CRITERIA))
     return {name: sides[given[name]] for name in CRITERIA if name in given}
 
 
 def _flags(given: tuple[str, ...]) -> list[str]:
     unknown = next((flag for flag in given if flag not in FLAGS), None)
     if unknown is not None:
-        raise Refused(f"no such flag: {unknown[:60]!r}; there are {', '.join(FLAGS)}")
+        raise Refused(
+            "no such flag: {flag!r}; there are {flags}", flag=unknown[:60], flags=", ".join(FLAGS)
+        )
     return [flag for flag in FLAGS if flag in given]
 
 
 def _comment(given: str | None) -> str | None:
     comment = (given or "").strip()
     if len(comment) > LONGEST_COMMENT:
-        raise Refused(f"the comment is longer than {LONGEST_COMMENT} characters")
+        raise Refused("the comment is longer than {longest} characters", longest=LONGEST_COMMENT)
     if not can_be_kept(comment):
         raise Refused("the comment holds a character that cannot be kept")
     return comment or None

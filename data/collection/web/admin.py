@@ -17,7 +17,6 @@ from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Change, Person, Retraction
 from glm_jax.data.collection.web import guidelines, pages
 from glm_jax.data.collection.web.security import Administrator, CheckedForm, administrator
-from glm_jax.errors import InputError
 
 INVITED = ("annotator", "senior")  # administrators are made on the command line
 EVENTS = 12  # of the last that are shown
@@ -43,13 +42,10 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
     """The only answer that ever holds the personal link: what is stored is a hash of it."""
     name, role = str(form.get("name", "")).strip(), str(form.get("role"))
     if role not in INVITED:
-        raise Refused(f"people are invited here as {' or '.join(INVITED)}")
+        raise Refused("people are invited here as {roles}", roles=" or ".join(INVITED))
     state = request.app.state
     with writing(state.engine) as db:
-        try:
-            secret = people.invite(db, name, role, state.clock(), who.person)
-        except InputError as error:
-            raise Refused(str(error)) from None
+        secret = people.invite(db, name, role, state.clock(), who.person)
     there = (state.url or str(request.base_url)).rstrip("/")
     return _page(request, invited={"name": name, "link": f"{there}/enter/{secret}"})
 
@@ -110,7 +106,7 @@ def _page(request: Request, invited: dict[str, str] | None = None) -> Response:
     """People as they are at this moment, figures as they were lately."""
     state, language = request.app.state, pages.language(request)
     t, now = pages.texts(f"admin.{language}"), state.clock()
-    numbers, panels = state.latest.of(state.engine, state.config, t, language, now)
+    numbers, panels, _ = state.latest.of(state.engine, state.config, t, language, now)
     with reading(state.engine) as db:
         everybody = db.scalars(
             select(Person).where(Person.role.in_(INVITED)).order_by(Person.name)

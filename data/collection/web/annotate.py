@@ -109,7 +109,7 @@ def answer_of(form: FormData) -> Answer:
 def _text(form: FormData, name: str) -> str:
     values = form.getlist(name)
     if len(values) > 1:
-        raise Refused(f"the field '{name}' is given {len(values)} times")
+        raise Refused("the field '{name}' is given {n} times", name=name, n=len(values))
     return str(values[0]).strip().replace("\r\n", "\n") if values else ""
 
 
@@ -117,7 +117,7 @@ def _number(text: str, name: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise Refused(f"the field '{name}' is no whole number")
+        raise Refused("the field '{name}' is no whole number", name=name)
     return int(text)
 
 

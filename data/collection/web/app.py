@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy import Engine, text
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import glancing, writing
@@ -26,7 +27,7 @@ def create_app(
     url: str | None = None,
     secure: bool = False,
     clock: Callable[[], float] = time.time,
-) -> FastAPI:
+) -> ASGIApp:
     """The application over an open store.
 
     `draw` samples more pairs when annotators run out of them. `url`: where browsers reach the
@@ -36,7 +37,10 @@ def create_app(
     """
     with writing(engine) as db:
         guidelines.put(db, config, clock())
-    app = FastAPI(title=config.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=config.title, docs_url=None, redoc_url=None, openapi_url=None,
+        redirect_slashes=False,  # which would lead to whatever host a request names
+    )  # fmt: skip
     app.state.engine, app.state.config = engine, config
     app.state.url, app.state.secure, app.state.clock = url, secure, clock
     app.state.rates = Rates()
@@ -48,8 +52,7 @@ def create_app(
     app.add_api_route("/health", _health)
     app.mount("/static", _Static(directory=str(pages.FILES / "static")))
     answer_for(app)
-    app.add_middleware(Envelope, secure=secure)
-    return app
+    return Envelope(app, secure)  # around the answers to our own mistakes, too
 
 
 def _health(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """The figures of the administrator's page, which are not worked out for every look at it."""
 
+import time
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ from glm_jax.data.collection.tables import Retraction
 from glm_jax.data.collection.web.figures import figures
 from glm_jax.data.plots import Panel
 
-REST = 30  # seconds that figures are shown before they are worked out again
+REST = 30  # seconds, at least, that figures are shown before they are worked out again
+TIMES = 20  # as long as it took, too: annotators need the processor
 
 
 class Figures(NamedTuple):
     numbers: dict[str, Any]
     panels: dict[str, list[Panel]]
+    rest: float
 
 
 class Latest:
@@ -31,15 +34,17 @@ class Latest:
         self, engine: Engine, config: CollectionConfig, t: dict[str, Any], language: str, now: float
     ) -> Figures:
         """The figures in this language: of this moment if someone's labels have been invalidated
-        or restored since, else of the last REST seconds."""
+        or restored since, else not older than REST, or than TIMES what they cost."""
         whole = select(func.max(Retraction.id)).where(Retraction.judgement_id.is_(None))
         with self._lock, reading(engine) as db:
             key = db.scalar(whole), language
             if self._kept is not None:
                 kept, found = self._kept
-                if kept == key and 0 <= now - found.numbers["time"] < REST:
+                if kept == key and 0 <= now - found.numbers["time"] < found.rest:
                     return found
+            began = time.monotonic()
             numbers = statistics(db, now)
-            found = Figures(numbers, figures(numbers, config, t["plots"]))
+            panels = figures(numbers, config, t["plots"])
+            found = Figures(numbers, panels, max(REST, TIMES * (time.monotonic() - began)))
             self._kept = key, found
             return found

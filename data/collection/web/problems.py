@@ -25,14 +25,16 @@ def done(request: Request, there: str = "/") -> Response:
 
 
 def problem(
-    request: Request, status: int, message: str = "", headers: dict[str, str] | None = None
+    request: Request,
+    status: int,
+    key: str = "",
+    *,
+    said: str = "",
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    """A clear answer; `message` is a key of the texts' `errors`, or what a `Refused` says."""
-    texts = pages.texts(pages.language(request))
-    errors = texts["errors"]
-    said = errors.get(message) or errors[str(status)]
-    if status == 409 and message not in errors:
-        said = texts["refused"].get(message) or f"{message[:1].upper()}{message[1:]}."
+    """A clear answer: what is `said`, or else what the texts' `errors` have for `key` or status."""
+    errors = pages.texts(pages.language(request))["errors"]
+    said = said or errors.get(key) or errors[str(status)]
     if wants_json(request):
         response: Response = JSONResponse({"error": said}, status)
     elif status == 401:
@@ -53,11 +55,13 @@ def answer_for(app: FastAPI) -> None:
     def _refused(request: Request, error: HTTPException) -> Response:
         known = pages.texts("en")["errors"]
         status = error.status_code if str(error.status_code) in known else 400
-        return problem(request, status, str(error.detail), dict(error.headers or {}))
+        return problem(request, status, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(Refused)
     def _wrong(request: Request, error: Refused) -> Response:
-        return problem(request, 409, str(error))
+        told = pages.texts(pages.language(request))["refused"].get(error.message)
+        english = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        return problem(request, 409, said=told.format(**error.values) if told else english)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:

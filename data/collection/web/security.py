@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import FormData
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from glm_jax.data.collection import people
@@ -118,6 +119,8 @@ async def _form(request: Request) -> FormData:
         form = await request.form()
     except TooLarge:
         raise HTTPException(413) from None
+    except ClientDisconnect:  # nobody reads the answer, and the log need not tell of it
+        raise HTTPException(400) from None
     # PostgreSQL stores no NUL.
     if any("\0" in part for item in form.multi_items() for part in map(str, item)):
         raise HTTPException(400)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from sqlalchemy import Engine, select
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from glm_jax.data.collection import people
 from glm_jax.data.collection.loading import load_gold, load_pairs
@@ -48,9 +48,9 @@ class Collection:
     """An application with people; `now` is what its clock says."""
 
     def __init__(self, engine: Engine, config: CollectionConfig, **settings: Any) -> None:
-        self.engine, self.now = engine, NOON
+        self.engine, self.config, self.now = engine, config, NOON
         self.secrets: dict[str, str] = {}
-        self.app: FastAPI = create_app(engine, config, clock=lambda: self.now, **settings)
+        self.app: ASGIApp = create_app(engine, config, clock=lambda: self.now, **settings)
 
     def browser(self, secure: bool = False, like: Browser | None = None) -> Browser:
         """Of nobody yet, or with the cookies of another."""

@@ -152,7 +152,7 @@ def test_guidelines_get_versions_that_a_restart_keeps(there):
     assert "Be kind." in ana.get("/guidelines").text
     judge_all(ana, n=1)
     assert [row.guidelines for row in there.judgements()] == [1, 2]
-    create_app(there.engine, there.app.state.config, clock=lambda: there.now)
+    create_app(there.engine, there.config, clock=lambda: there.now)
     with reading(there.engine) as db:
         texts = list(db.scalars(select(Guidelines.text).order_by(Guidelines.version)))
     assert len(texts) == 2 and texts[1] == "Be kind.\n\n* Read."
@@ -211,3 +211,18 @@ def test_both_languages_have_the_same_texts():
     )
     assert keys(english) == keys(chinese)
     assert set(english["kinds"]) == set(exporting.KINDS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"name": "lead"}, "“lead”已经存在，其角色与所选的不同。"),
+        ({"name": "{x}\tAna"}, "名称应为一行，1 到 64 个字符；收到的是“{x}\tAna”。"),
+        ({"role": "administrator"}, "此处只能邀请标注员或资深标注员。"),
+    ],
+)
+def test_an_invitation_that_is_refused_is_said_in_chinese(collection, fields, told):
+    boss = collection(language="zh").annotator("lead", "administrator")
+    data = {"name": "Ana", "role": "annotator"} | fields
+    answer = boss.submit("/admin/invite", "/admin", {"Accept": "application/json"}, **data)
+    assert answer.status_code == 409 and answer.json()["error"] == told

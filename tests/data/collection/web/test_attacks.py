@@ -204,11 +204,12 @@ def posting_to_a_page(anna, ben, form):
 
 
 for _path in ("/docs", "/openapi.json", "/static/../app.py", "/static/%2e%2e/app.py", "/admin/x/y",
-              "/.git/config", f"/{SQL}"):  # fmt: skip
+              "/.git/config", f"/{SQL}", "/login/", "/enter/x/", "/admin/", "/static",
+              "//evil.example/login/"):  # fmt: skip
 
     @attempt(404, _path)
     def _no_page(anna, ben, form, path=_path):
-        return anna.get(path)
+        return anna.get(path, headers={"Host": "evil.example"}, follow_redirects=False)
 
 
 for _secret in ("guess", SQL, "%00", "é" * 3):

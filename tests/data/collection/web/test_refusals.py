@@ -1,5 +1,7 @@
 """Honest people with old forms, and impatient ones: what the pages tell them."""
 
+import asyncio
+
 import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import select
@@ -7,6 +9,7 @@ from sqlalchemy import select
 from glm_jax.data.collection import Refused, people
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
+from glm_jax.data.collection.web.envelope import HEADERS
 from glm_jax.data.collection.web.rates import RATES
 
 JSON = {"Accept": "application/json"}
@@ -123,6 +126,39 @@ def test_a_mistake_of_the_server_tells_nothing(collection, monkeypatch):
     answer = anna.post("/judge", data=form)
     assert answer.status_code == 500 and "division" not in answer.text
     assert "written to its log" in answer.text
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    assert answer.headers["cache-control"] == "no-store"
     assert not there.judgements()
     with writing(there.engine):
         pass  # and holds no lock
+
+
+@pytest.mark.parametrize("path", ["/login", "/enter/guess", "/judge"])
+def test_who_goes_away_within_a_form_leaves_no_trace(collection, path):
+    """What an application raises, the server writes to its log with all that led to it."""
+    there, sent = collection(), []
+    cookies = there.annotator("Anna").cookies
+    messages = [
+        {"type": "http.request", "body": b"name=a", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    headers = {
+        "content-type": "application/x-www-form-urlencoded",
+        "content-length": "500",
+        "cookie": f"session={cookies['session']}",
+    }
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
+        "root_path": "", "query_string": b"", "server": ("localhost", 80), "client": ("::1", 1),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    before = there.everything()
+    asyncio.run(there.app(scope, receive, send))
+    assert sent[0]["status"] == 400 and not messages and there.everything() == before

@@ -1,21 +1,20 @@
 """The pages of a collection as a browser without script sees them."""
 
-import ast
 import re
 import time
-from pathlib import Path
 
 import pytest
 from sqlalchemy import event, select
 
-from glm_jax.data import collection as package
+from glm_jax import configuration
 from glm_jax.data.collection import people, tables
+from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.simulation.visitor import Page
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
-from glm_jax.data.collection.web import pages
 from glm_jax.data.collection.web.envelope import HEADERS
 from glm_jax.data.records import Sample
+from glm_jax.errors import InputError
 
 JSON = {"Accept": "application/json"}
 
@@ -160,51 +159,6 @@ def test_what_stands_in_texts_does_nothing(collection, pair):
     assert shown.count("&lt;script&gt;alert(1)") >= 6, "each text is shown as it was written"
 
 
-@pytest.mark.parametrize("secure", [False, True])
-def test_the_language_stays(collection, secure):
-    there = collection(language="zh", app={"secure": secure})
-    browser = there.browser(secure)
-    assert '<html lang="zh">' in browser.get("/login").text
-    browser.submit("/language", "/login", language="en")
-    assert '<html lang="en">' in browser.get("/login").text
-    link = there.link("Anna")
-    browser.submit(link, link)
-    browser.submit("/language", language="zh")
-    browser.submit("/logout")
-    there.now += 1
-    link = there.link("Anna")
-    browser.submit(link, link)
-    assert '<html lang="zh">' in browser.get("/").text
-    assert "有用性" in browser.get("/guidelines").text
-
-
-def shape(texts):
-    if isinstance(texts, dict):
-        return {key: shape(value) for key, value in texts.items()}
-    if isinstance(texts, list):
-        return len(texts)
-    return sorted(re.findall(r"\{\w+\}", texts))
-
-
-def test_both_languages_say_the_same_things():
-    english, chinese = ({**pages.texts(code), "refused": {}} for code in pages.LANGUAGES)
-    assert shape(english) == shape(chinese)
-
-
-def test_refusals_are_known_in_chinese():
-    known = pages.texts("zh")["refused"]
-    said = {
-        node.args[0].value
-        for file in Path(package.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "Refused"
-        and isinstance(node.args[0], ast.Constant)
-        and file.stem != "people"  # whose refusals the pages say in their own words
-    }
-    assert said == set(known)
-
-
 def test_a_session_ends(collection):
     there = collection(session_hours=1.0)
     browser = there.annotator("Anna")
@@ -326,3 +280,20 @@ def test_a_model_writes_more_pairs(collection, pair):
 
 def test_health_needs_no_session(collection):
     assert collection().browser().get("/health").text == "ok"
+
+
+@pytest.mark.parametrize("key", ["session_hours", "lease_minutes", "annotators", "repeat_distance",
+                                 "practice", "seed"])  # fmt: skip
+def test_numbers_beyond_all_reason_are_refused(tmp_path, key):
+    """Before someone signs in and the time that a session ends is no number any more."""
+    file = tmp_path / "collection.yaml"
+    file.write_text(f"title: x\n{key}: 1{'0' * 300}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"collection.yaml:2: '{key}' should be less than"):
+        configuration.load(CollectionConfig, file)
+
+
+@pytest.mark.parametrize("hours", [1e-9, 24 * 365])
+def test_the_shortest_and_the_longest_session(collection, hours):
+    there = collection(session_hours=hours, lease_minutes=60.0 * 24 * 365)
+    browser = there.annotator("Anna")
+    assert browser.get("/").status_code == 200
