@@ -94,7 +94,7 @@ def compared(
     config = CollectionConfig(language=language)  # type: ignore[arg-type]
     with store.writing(engine) as db:
         pair = Pair(id="pair", prompt=prompt, chosen=chosen, rejected=rejected)
-        loading.load_pairs(db, [pair], config, 0.0)
+        loading.load_pairs(db, [pair], config)
         secret = people.invite(db, "anna", "annotator", 0.0)
     with serving(engine, config) as url:
         page.goto(f"{url}/enter/{secret}")
@@ -125,9 +125,9 @@ def worked(folder: Path) -> Iterator[str]:
         return morning.timestamp() + SPEED * (time.monotonic() - woke)
 
     with store.writing(engine) as db:
-        loading.load_gold(db, answered[:8], CONFIG, clock(), purpose="practice")
-        loading.load_gold(db, answered[8:], CONFIG, clock())
-        loading.load_pairs(db, shown, CONFIG, clock())
+        loading.load_gold(db, answered[:8], CONFIG, purpose="practice")
+        loading.load_gold(db, answered[8:], CONFIG)
+        loading.load_pairs(db, shown, CONFIG)
         people.invite(db, "administrator", "administrator", clock())
         leader = db.scalars(select(Person)).one()
         people.set_password(db, leader, PASSWORD)

@@ -17,8 +17,9 @@ from sqlalchemy import select
 
 from benchmarks.collection.databases import databases
 from glm_jax.data.collection import loading, people
+from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment
-from glm_jax.data.collection.labelling.judging import Answer, judge
+from glm_jax.data.collection.labelling.judging import judge
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
 from glm_jax.data.collection.tables import Person
@@ -37,7 +38,7 @@ def measure(url: str, n_pairs: int, n_people: int, rounds: int) -> dict[str, Any
     begin = time.perf_counter()
     with writing(engine) as db:
         loading.publish(db, "# Guidelines", 0.0)
-        loading.load_pairs(db, made_up(n_pairs), config, 0.0)
+        loading.load_pairs(db, made_up(n_pairs), config)
         for i in range(n_people):
             people.invite(db, f"person {i}", "annotator", 0.0)
         team = db.scalars(select(Person)).all()

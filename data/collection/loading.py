@@ -38,7 +38,6 @@ def load_pairs(
     db: Session,
     pairs: Iterable[Item],
     config: CollectionConfig,
-    now: float,
 ) -> Loaded:
     """Pairs to label; which of their responses is better, as they say, is not kept.
 
@@ -57,7 +56,6 @@ def load_gold(
     db: Session,
     pairs: Iterable[Item],
     config: CollectionConfig,
-    now: float,
     *,
     purpose: Literal["gold", "practice"] = "gold",
 ) -> Loaded:

@@ -1,7 +1,6 @@
 """The server of a collection: its administrator, what it takes in, and where it answers."""
 
 import sys
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -77,9 +76,9 @@ def _loaded(
     """Takes pairs in; what was new among them."""
     found = watched(f"reading {path}", found)
     if purpose == "label":
-        loaded = loading.load_pairs(db, found, settings, time.time())
+        loaded = loading.load_pairs(db, found, settings)
     else:
-        loaded = loading.load_gold(db, found, settings, time.time(), purpose=purpose)
+        loaded = loading.load_gold(db, found, settings, purpose=purpose)
     said = f"{loaded.pairs:,} new pairs of {loaded.prompts:,} new prompts"
     if loaded.known:
         said += f", {loaded.known:,} known already"

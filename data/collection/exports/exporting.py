@@ -16,13 +16,13 @@ from glm_jax.data import records, writing
 from glm_jax.data.collection.exports.annotation_tools import argilla, labelstudio
 from glm_jax.data.collection.exports.daily import as_csv, daily
 from glm_jax.data.collection.exports.verdicts import (
-    PREFERENCES,
     Verdict,
     by_pair,
     by_prompt,
     verdicts,
     weights,
 )
+from glm_jax.data.collection.labelling.places import VOTES
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 
@@ -37,13 +37,13 @@ def raw(db: Session) -> Iterator[dict[str, Any]]:
     """
     known = weights(db)
     for said in verdicts(db):
-        if said.verdict in PREFERENCES and said.is_label:
+        if said.verdict in VOTES and said.is_label:
             yield _decision(said, known[said.pair_id]) if said.decides else _judgement(said)
 
 
 def repeats(db: Session) -> Iterator[dict[str, Any]]:
     """The hidden repeats, as rows like those of `raw`: no labels, but how steady people are."""
-    found = (v for v in verdicts(db) if v.verdict in PREFERENCES and v.repeat)
+    found = (v for v in verdicts(db) if v.verdict in VOTES and v.repeat)
     return (_judgement(verdict) | {"repeat": True} for verdict in found)
 
 
@@ -52,7 +52,7 @@ def gold(db: Session) -> Iterator[dict[str, Any]]:
 
     `right`: whether it is the known answer.
     """
-    found = (v for v in verdicts(db) if v.verdict in PREFERENCES and v.is_gold)
+    found = (v for v in verdicts(db) if v.verdict in VOTES and v.is_gold)
     return (_judgement(v) | {"gold": True, "right": v.verdict == v.answer} for v in found)
 
 
@@ -75,7 +75,7 @@ def prompt_quality(db: Session) -> Iterator[dict[str, Any]]:
     for said in by_prompt(db):
         flags: dict[str, set[str]] = {}
         for one in said:
-            clear = one.verdict in PREFERENCES and not one.flags
+            clear = one.verdict in VOTES and not one.flags
             flags.setdefault(one.annotator, set()).update(["clear"] if clear else one.flags)
         # who raises a flag on one pair of a prompt need not raise it again on the others
         votes = [(found - {"clear"}) or found for found in flags.values()]

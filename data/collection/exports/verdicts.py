@@ -8,9 +8,9 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.labelling.judging import counted
+from glm_jax.data.collection.labelling.places import VOTES
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Prompt, Response
 
-PREFERENCES = ("first", "second", "tie")
 BATCH = 1000  # rows that are in memory at a time
 
 
@@ -97,7 +97,7 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
 def by_pair(db: Session) -> Iterator[list[Verdict]]:
     """The labels of each pair that prefer or tie, in the order of the pairs' ids."""
     for _, said in groupby(verdicts(db, Pair.id), key=lambda verdict: verdict.pair_id):
-        once = [one for one in said if one.verdict in PREFERENCES and one.is_label]
+        once = [one for one in said if one.verdict in VOTES and one.is_label]
         if once:
             yield once
 
@@ -112,7 +112,7 @@ def weights(db: Session) -> dict[int, int]:
     of_pairs = (
         counted(db)
         .with_only_columns(Pair.id, func.count())
-        .where(Pair.decision.is_not(None), ~Assignment.repeat, Judgement.verdict.in_(PREFERENCES))
+        .where(Pair.decision.is_not(None), ~Assignment.repeat, Judgement.verdict.in_(VOTES))
         .group_by(Pair.id)
     )
     return dict(db.execute(of_pairs).all())

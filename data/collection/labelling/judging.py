@@ -6,8 +6,7 @@ from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection import Refused
-from glm_jax.data.collection.labelling.answers import Answer as Answer
-from glm_jax.data.collection.labelling.answers import checked
+from glm_jax.data.collection.labelling.answers import Answer, checked
 from glm_jax.data.collection.labelling.places import invalidated, recount, undone
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import fresh, handing_out, locked
@@ -112,14 +111,14 @@ def undo(
         raise Refused("this is not what you judged last; load the page again")
     if person.state in ("paused", "failed"):
         raise Refused("you judge no pairs at present")
+    if last is None:
+        return None
     opened_again = select(Assignment.id).where(
         Assignment.person_id == person.id,
         Assignment.fate == "open",
         exists().where(Judgement.assignment_id == Assignment.id),
     )
     if len(db.scalars(opened_again).all()) >= UNDOS:
-        return None
-    if last is None:
         return None
     assignment = fresh(db, Assignment, last.assignment_id)
     if last.verdict == "unwilling" and not _has_place(db, assignment):

@@ -8,11 +8,10 @@ from starlette.responses import RedirectResponse, Response
 
 from glm_jax.data.collection import Refused
 from glm_jax.data.collection.labelling import assignment, judging
-from glm_jax.data.collection.labelling.answers import LONGEST_COMMENT
-from glm_jax.data.collection.labelling.judging import Answer
+from glm_jax.data.collection.labelling.answers import LONGEST_COMMENT, Answer
 from glm_jax.data.collection.settings import CRITERIA
 from glm_jax.data.collection.store import reading, writing
-from glm_jax.data.collection.tables import Judgement, Person
+from glm_jax.data.collection.tables import Guidelines, Judgement, Person
 from glm_jax.data.collection.web import guidelines, pages, security
 from glm_jax.data.collection.web.problems import done
 from glm_jax.data.collection.web.security import CheckedForm, SignedIn
@@ -34,9 +33,9 @@ def home(request: Request) -> Response:
     with writing(state.engine, flushed=False) as db:
         shown = assignment.next_assignment(db, who.person, state.config, state.clock())
         last = judging.latest(db, who.person)
-        now = "" if shown else db.get_one(Person, who.person.id).state
+        standing = "" if shown else db.get_one(Person, who.person.id).state
     if shown is None:
-        return _nothing_to_judge(request, now, last)
+        return _nothing_to_judge(request, standing, last)
     return pages.render(
         request,
         "annotate.html.j2",
@@ -50,7 +49,7 @@ def home(request: Request) -> Response:
 @routes.post("/judge")
 def judge(request: Request, who: SignedIn, form: CheckedForm) -> Response:
     state = request.app.state
-    answer = answer_of(form)
+    answer = _answer(form)
     with writing(state.engine) as db:
         judging.judge(db, who.person, answer, state.config, state.clock())
     return done(request)
@@ -75,7 +74,7 @@ def show_guidelines(
 ) -> Response:
     """The newest; of a pair's page those that its label will name."""
     with reading(request.app.state.engine) as db:
-        shown = guidelines.of_version(db, version) if version else guidelines.newest(db)
+        shown = db.get(Guidelines, version) if version else guidelines.newest(db)
     if shown is None:
         raise HTTPException(404)
     return pages.render(
@@ -87,7 +86,7 @@ def show_guidelines(
     )
 
 
-def answer_of(form: FormData) -> Answer:
+def _answer(form: FormData) -> Answer:
     """What a form says; Refused when a field is not what our page would send.
 
     The page's scale says side and strength in one, as in "left-2": one press, with no script.
@@ -101,7 +100,7 @@ def answer_of(form: FormData) -> Answer:
         flags=tuple(map(str, form.getlist("flags"))),
         comment=_text(form, "comment"),
         milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
-        guidelines=_number(_text(form, "guidelines"), "guidelines") or 0,
+        guidelines=_number(_text(form, "guidelines"), "guidelines") or 0,  # every page names one
         attempt=_number(_text(form, "attempt"), "attempt"),
     )
 
@@ -121,9 +120,9 @@ def _number(text: str, name: str) -> int | None:
     return int(text)
 
 
-def _nothing_to_judge(request: Request, state: str, last: Judgement | None) -> Response:
-    if state in ("paused", "failed"):
-        return _says(request, state)
+def _nothing_to_judge(request: Request, standing: str, last: Judgement | None) -> Response:
+    if standing in ("paused", "failed"):
+        return _says(request, standing)
     drawing = request.app.state.drawing
     if drawing is not None and drawing.goes_on():
         return _says(request, "waiting", again=LOOK_AGAIN, last=last)

@@ -1,5 +1,6 @@
 """The guidelines that annotators read: every text that ever stood there has a version."""
 
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import select
@@ -12,26 +13,20 @@ from glm_jax.data.collection.web.pages import FILES, LANGUAGES
 from glm_jax.errors import InputError
 
 
-def put(db: Session, config: CollectionConfig, now: float) -> int:
-    """Makes the configured text the newest version if it never was one; returns the newest.
+def put(db: Session, config: CollectionConfig, now: float) -> None:
+    """Makes the configured text the newest version if it never was one.
 
     A server that starts again must not take back what an administrator has published since.
     Raises InputError when the file cannot be read.
     """
     text = _configured(config)
-    if db.scalars(select(Guidelines).where(Guidelines.text == text)).first():
-        return newest(db).version
-    return publish(db, text, now)
+    if db.scalars(select(Guidelines).where(Guidelines.text == text)).first() is None:
+        publish(db, text, now)
 
 
 def newest(db: Session) -> Guidelines:
     """What is in force now."""
     return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).one()
-
-
-def of_version(db: Session, version: int) -> Guidelines | None:
-    """What was in force once."""
-    return db.get(Guidelines, version)
 
 
 def in_language(text: str, language: str) -> str:
@@ -56,5 +51,6 @@ def _ours_whole() -> str:
     return "\n\n".join(_ours(language) for language in LANGUAGES)
 
 
+@cache
 def _ours(language: str) -> str:
     return (FILES / "guidelines" / f"{language}.md").read_text(encoding="utf-8").strip()

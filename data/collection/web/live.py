@@ -43,7 +43,7 @@ class Drawing:
                 self._rests_until = time.monotonic() + REST
                 return
             with writing(self._engine) as db:
-                load_pairs(db, self._made, self._config, time.time())
+                load_pairs(db, self._made, self._config)
             self._made = []
         except Exception:
             log.exception("the model wrote no new pairs")

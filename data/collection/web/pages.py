@@ -7,7 +7,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -44,7 +43,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["markdown"] = markdown.render
     environment.filters |= {f.__name__: f for f in (count, duration, moment, number, percent, span)}
-    environment.filters["svg"] = Markup  # ours, drawn by data.plots
     environment.globals["static"] = static
     return environment
 

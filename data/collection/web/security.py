@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from glm_jax.data.collection import people
 from glm_jax.data.collection.people import Visitor
-from glm_jax.data.collection.store import glancing
+from glm_jax.data.collection.store import can_be_kept, glancing
 from glm_jax.data.collection.web.envelope import TooLarge, declares_too_much
 
 FORM = "application/x-www-form-urlencoded"
@@ -121,8 +121,7 @@ async def _form(request: Request) -> FormData:
         raise HTTPException(413) from None
     except ClientDisconnect:  # nobody reads the answer, and the log need not tell of it
         raise HTTPException(400) from None
-    # PostgreSQL stores no NUL.
-    if any("\0" in part for item in form.multi_items() for part in map(str, item)):
+    if not all(can_be_kept(str(part)) for item in form.multi_items() for part in item):
         raise HTTPException(400)
     return form
 

@@ -93,9 +93,9 @@ def fill_store(
     with writing(engine) as db:
         db.merge(Secret(id=1, text="drawn alike in every run"))
         loading.publish(db, "# Guidelines\n\nBe fair.", NOW)
-        loading.load_pairs(db, made_up_samples(prompts, responses), config, NOW)
-        loading.load_gold(db, made_up_gold("gold", gold), config, NOW)
-        loading.load_gold(db, made_up_gold("practice", practice), config, NOW, purpose="practice")
+        loading.load_pairs(db, made_up_samples(prompts, responses), config)
+        loading.load_gold(db, made_up_gold("gold", gold), config)
+        loading.load_gold(db, made_up_gold("practice", practice), config, purpose="practice")
         for i in range(annotators):
             people.invite(db, f"annotator-{i + 1}", "annotator", NOW)
         for i in range(seniors):

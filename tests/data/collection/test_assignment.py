@@ -7,8 +7,9 @@ from itertools import chain
 import pytest
 from sqlalchemy import delete, func, select
 
+from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment, reassign
-from glm_jax.data.collection.labelling.judging import Answer, judge, undo
+from glm_jax.data.collection.labelling.judging import judge, undo
 from glm_jax.data.collection.people import invite, pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing

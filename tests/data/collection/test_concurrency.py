@@ -7,9 +7,9 @@ from random import Random
 from sqlalchemy import Engine, select
 
 from glm_jax.data.collection import Refused, people
+from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment, reassign
 from glm_jax.data.collection.labelling.judging import (
-    Answer,
     counted,
     invalidate,
     judge,

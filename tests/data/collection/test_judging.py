@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import func, select
 
+from glm_jax.data.collection import Refused
+from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment
 from glm_jax.data.collection.labelling.judging import (
     UNDOS,
-    Answer,
-    Refused,
     counted,
     invalidate,
     judge,

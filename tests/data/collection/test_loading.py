@@ -33,7 +33,7 @@ def sample(number, text, prompt="q"):
 
 def load(engine, records, config=CONFIG):
     with writing(engine) as db:
-        return tuple(load_pairs(db, records, config, 0.0))
+        return tuple(load_pairs(db, records, config))
 
 
 def test_all_pairs_of_samples_once(either):
@@ -86,8 +86,8 @@ def test_an_id_with_two_meanings_changes_nothing(engine, wrong, message):
 def test_gold_keeps_its_answer(engine):
     with writing(engine) as db:
         gold = [pair("a", "b", chosen_id="2", rejected_id="1"), pair("a", "b", "r", tie=True)]
-        assert load_gold(db, gold, CONFIG, 0.0).pairs == 2
-        assert load_pairs(db, gold, CONFIG, 0.0).known == 2
+        assert load_gold(db, gold, CONFIG).pairs == 2
+        assert load_pairs(db, gold, CONFIG).known == 2
         assert [(p.answer, p.queue) for p in db.scalars(select(Pair))] == [
             ("second", "gold"), ("tie", "gold"),
         ]  # fmt: skip
@@ -97,7 +97,7 @@ def test_answers_that_are_known_are_not_compared_with_samples(engine):
     """Unless a sample says the same."""
     found = [sample(i, f"text {i}") for i in range(3)]
     with writing(engine) as db:
-        load_gold(db, [pair("right", "wrong"), pair("text 2", "worse")], CONFIG, 0.0)
+        load_gold(db, [pair("right", "wrong"), pair("text 2", "worse")], CONFIG)
     assert load(engine, found[:2])[2:] == (1, 0, 0)
     assert load(engine, found)[2:] == (2, 1, 0)
     with reading(engine) as db:
@@ -123,7 +123,7 @@ def test_a_prompt_is_known_by_its_messages(engine):
 def test_samples_have_no_answer_to_check_people_by(engine, purpose):
     message = f"'q': {purpose} needs pairs with `chosen`"
     with pytest.raises(InputError, match=message), writing(engine) as db:
-        load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, 0.0, purpose=purpose)
+        load_gold(db, [pair("a", "b"), sample(0, "x")], CONFIG, purpose=purpose)
     with reading(engine) as db:
         assert db.scalars(select(Pair)).all() == []
 

@@ -109,9 +109,9 @@ def collections(tmp_path_factory) -> Callable[..., Collection]:
         config = CollectionConfig(**{"repeats": 0.0, "overlap": 0.0} | settings)
         pairs = [_pair(i) for i in range(5)] if pairs is None else pairs
         with writing(engine) as db:
-            load_pairs(db, pairs, config, NOON)
+            load_pairs(db, pairs, config)
             if known:
-                load_gold(db, known, config, NOON, purpose="practice")
+                load_gold(db, known, config, purpose="practice")
         return Collection(engine, config, **app or {})
 
     return make
@@ -150,14 +150,13 @@ def enter(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
     """A page of someone who came to a collection by a personal link and pressed the button."""
     contexts, addresses = [], {}
 
-    def entered(there: Collection, name: str = "Anna", page: Any = None, **screen: Any) -> Any:
-        if page is None:
-            contexts.append(browser.new_context(**screen))
-            page = contexts[-1].new_page()
-            page.set_default_timeout(30_000)
+    def entered(there: Collection, **screen: Any) -> Any:
+        contexts.append(browser.new_context(**screen))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
         if there not in addresses:
             addresses[there] = served(there)
-        page.goto(addresses[there] + there.link(name))
+        page.goto(addresses[there] + there.link("Anna"))
         page.locator("main button").click()
         page.wait_for_url(f"{addresses[there]}/")
         return page
