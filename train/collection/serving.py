@@ -15,7 +15,7 @@ from glm_jax.data.collection import loading, store
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.tables import Prompt
 from glm_jax.data.collection.web.app import create_app
-from glm_jax.data.collection.web.live import Draw
+from glm_jax.data.collection.web.live import Sampler
 from glm_jax.data.records import Pair, Sample
 from glm_jax.errors import InputError
 from glm_jax.train.collection.accounts import first_administrator
@@ -52,8 +52,8 @@ def serve(
         with store.writing(engine) as session:  # a wrong row leaves nothing of its file
             first_administrator(session, password_file)
             told = [f"{path}: {_loaded(session, *each, path, settings)}" for *each, path in found]
-        draw = _sampler(engine, model, prompts, live) if model and prompts else None
-        app = create_app(engine, settings, draw=draw, url=there, secure=behind_tls)
+        sampler = _sampler(engine, model, prompts, live) if model and prompts else None
+        app = create_app(engine, settings, sampler=sampler, url=there, secure=behind_tls)
         for line in (*told, *where(db, host, port, there, behind_tls)):
             print(line)
         sys.stdout.flush()
@@ -85,7 +85,7 @@ def _loaded(
     return said + (f"; {loaded.same:,} left out, of equal texts" if loaded.same else "")
 
 
-def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> Draw:
+def _sampler(engine: Engine, model: str, prompts: str, live: dict[str, Any]) -> Sampler:
     from glm_jax.sampling import Sampling  # with jax behind it
     from glm_jax.train.collection.live_pairs import sampler
 

@@ -23,21 +23,16 @@ EVENTS = 12  # of the last that are shown
 CHUNK = 2**16  # bytes of a download that are sent at a time
 
 
-def router() -> APIRouter:
-    """All routes below /admin; whoever is no administrator gets 401 or 403 from each of them."""
-    routes = APIRouter(prefix="/admin", dependencies=[Depends(administrator)])
-    routes.add_api_route("", page, methods=["GET"])
-    routes.add_api_route("/export/{kind}", export, methods=["GET"])
-    routes.add_api_route("/invite", invite, methods=["POST"])
-    routes.add_api_route("/guidelines", publish, methods=["POST"])
-    routes.add_api_route("/{action}", act, methods=["POST"])
-    return routes
+# whoever is no administrator gets 401 or 403 from each of them
+routes = APIRouter(prefix="/admin", dependencies=[Depends(administrator)])
 
 
+@routes.get("")
 def page(request: Request) -> Response:
     return _page(request)
 
 
+@routes.post("/invite")
 def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
     """The only answer that ever holds the personal link: what is stored is a hash of it."""
     name, role = str(form.get("name", "")).strip(), str(form.get("role"))
@@ -50,6 +45,23 @@ def invite(request: Request, who: Administrator, form: CheckedForm) -> Response:
     return _page(request, invited={"name": name, "link": f"{there}/enter/{secret}"})
 
 
+@routes.post("/guidelines")
+def publish(request: Request, who: Administrator, form: CheckedForm) -> Response:
+    """A new version of the guidelines, which every judgement of a page from now on carries."""
+    text = str(form.get("text", "")).replace("\r\n", "\n").strip()
+    if not text:
+        raise Refused("guidelines need a text")
+    now = request.app.state.clock()
+    with writing(request.app.state.engine) as db:
+        before = guidelines.newest(db).version
+        version = loading.publish(db, text, now)
+        if version != before:
+            about = {"version": version}
+            db.add(Change(kind="guidelines", by_id=who.person.id, about=about, created=now))
+    return RedirectResponse("/admin#guidelines", 303)
+
+
+@routes.post("/{action}")
 def act(request: Request, action: str, who: Administrator, form: CheckedForm) -> Response:
     """Pauses, resumes, invalidates or restores a person, or gives the pairs he has to others."""
     state, reason = request.app.state, str(form.get("reason", "")).strip()
@@ -72,21 +84,7 @@ def act(request: Request, action: str, who: Administrator, form: CheckedForm) ->
     return RedirectResponse("/admin#people", 303)
 
 
-def publish(request: Request, who: Administrator, form: CheckedForm) -> Response:
-    """A new version of the guidelines, which every judgement of a page from now on carries."""
-    text = str(form.get("text", "")).replace("\r\n", "\n").strip()
-    if not text:
-        raise Refused("guidelines need a text")
-    now = request.app.state.clock()
-    with writing(request.app.state.engine) as db:
-        before = guidelines.newest(db).version
-        version = loading.publish(db, text, now)
-        if version != before:
-            about = {"version": version}
-            db.add(Change(kind="guidelines", by_id=who.person.id, about=about, created=now))
-    return RedirectResponse("/admin#guidelines", 303)
-
-
+@routes.get("/export/{kind}")
 def export(request: Request, kind: str) -> Response:
     """A download that is made while it is sent."""
     if kind not in exporting.KINDS:
@@ -105,8 +103,7 @@ def export(request: Request, kind: str) -> Response:
 def _page(request: Request, invited: dict[str, str] | None = None) -> Response:
     """People as they are at this moment, figures as they were lately."""
     state, language = request.app.state, pages.language(request)
-    t, now = pages.texts(f"admin.{language}"), state.clock()
-    numbers, panels, _ = state.latest.of(state.engine, state.config, t, language, now)
+    latest = state.figures.get(state.engine, state.config, language, state.clock())
     with reading(state.engine) as db:
         everybody = db.scalars(
             select(Person).where(Person.role.in_(INVITED)).order_by(Person.name)
@@ -114,12 +111,12 @@ def _page(request: Request, invited: dict[str, str] | None = None) -> Response:
         return pages.render(
             request,
             "admin.html.j2",
-            a=t,
-            numbers=numbers,
-            panels=panels,
+            a=pages.texts(f"admin.{language}"),
+            numbers=latest.numbers,
+            panels=latest.panels,
             people=everybody,
             invalidated=set(db.scalars(places.invalidated())),
-            figures={row["name"]: row for row in numbers["annotators"]},
+            figures={row["name"]: row for row in latest.numbers["annotators"]},
             events=_events(db),
             guidelines=guidelines.newest(db),
             kinds=list(exporting.KINDS),

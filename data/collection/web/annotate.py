@@ -123,8 +123,8 @@ def _number(text: str, name: str) -> int | None:
 def _nothing_to_judge(request: Request, standing: str, last: Judgement | None) -> Response:
     if standing in ("paused", "failed"):
         return _says(request, standing)
-    drawing = request.app.state.drawing
-    if drawing is not None and drawing.goes_on():
+    live = request.app.state.live
+    if live is not None and live.goes_on():
         return _says(request, "waiting", again=LOOK_AGAIN, last=last)
     return _says(request, "done", last=last)
 

@@ -13,8 +13,8 @@ from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import glancing, writing
 from glm_jax.data.collection.web import admin, annotate, entering, guidelines, pages
 from glm_jax.data.collection.web.envelope import Envelope
-from glm_jax.data.collection.web.latest import Latest
-from glm_jax.data.collection.web.live import Draw, Drawing
+from glm_jax.data.collection.web.latest import LatestFigures
+from glm_jax.data.collection.web.live import LiveSampling, Sampler
 from glm_jax.data.collection.web.problems import answer_for
 from glm_jax.data.collection.web.rates import Rates
 
@@ -23,14 +23,14 @@ def create_app(
     engine: Engine,
     config: CollectionConfig,
     *,
-    draw: Draw | None = None,
+    sampler: Sampler | None = None,
     url: str | None = None,
     secure: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
     """The application over an open store.
 
-    `draw` samples more pairs when annotators run out of them. `url`: where browsers reach the
+    `sampler` makes more pairs when annotators run out of them. `url`: where browsers reach the
     server, for personal links; without it, what a request says of that. `secure`: they reach it by
     TLS, and only so. `clock`: seconds since 1970. Raises InputError for guidelines that cannot be
     read.
@@ -44,11 +44,11 @@ def create_app(
     app.state.engine, app.state.config = engine, config
     app.state.url, app.state.secure, app.state.clock = url, secure, clock
     app.state.rates = Rates()
-    app.state.latest = Latest()
-    app.state.drawing = Drawing(draw, engine, config) if draw else None
+    app.state.figures = LatestFigures()
+    app.state.live = LiveSampling(sampler, engine, config) if sampler else None
     app.include_router(annotate.routes)
     app.include_router(entering.routes)
-    app.include_router(admin.router())
+    app.include_router(admin.routes)
     app.add_api_route("/health", _health)
     app.mount("/static", _Static(directory=str(pages.FILES / "static")))
     answer_for(app)

@@ -10,7 +10,8 @@ from glm_jax.data.collection.figures.statistics import statistics
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading
 from glm_jax.data.collection.tables import Retraction
-from glm_jax.data.collection.web.figures import figures
+from glm_jax.data.collection.web.pages import texts
+from glm_jax.data.collection.web.panels import panels
 from glm_jax.data.plots import Panel
 
 REST = 30  # seconds, at least, that figures are shown before they are worked out again
@@ -18,33 +19,30 @@ TIMES = 20  # as long as it took, too: annotators need the processor
 
 
 class Figures(NamedTuple):
+    of: int | None  # the last time that someone's labels were invalidated or restored
     numbers: dict[str, Any]
     panels: dict[str, list[Panel]]
-    rest: float
+    rest: float  # seconds
 
 
-class Latest:
+class LatestFigures:
     """Keeps the last figures: a page that is loaded again and again must not slow annotators."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: tuple[tuple[int | None, str], Figures] | None = None
+        self._kept: dict[str, Figures] = {}  # by language
 
-    def of(
-        self, engine: Engine, config: CollectionConfig, t: dict[str, Any], language: str, now: float
-    ) -> Figures:
+    def get(self, engine: Engine, config: CollectionConfig, language: str, now: float) -> Figures:
         """The figures in this language: of this moment if someone's labels have been invalidated
         or restored since, else not older than REST, or than TIMES what they cost."""
         whole = select(func.max(Retraction.id)).where(Retraction.judgement_id.is_(None))
         with self._lock, reading(engine) as db:
-            key = db.scalar(whole), language
-            if self._kept is not None:
-                kept, found = self._kept
-                if kept == key and 0 <= now - found.numbers["time"] < found.rest:
-                    return found
+            kept, of = self._kept.get(language), db.scalar(whole)
+            if kept and kept.of == of and 0 <= now - kept.numbers["time"] < kept.rest:
+                return kept
             began = time.monotonic()
             numbers = statistics(db, now)
-            panels = figures(numbers, config, t["plots"])
-            found = Figures(numbers, panels, max(REST, TIMES * (time.monotonic() - began)))
-            self._kept = key, found
-            return found
+            drawn = panels(numbers, config, texts(f"admin.{language}")["plots"])
+            rest = max(REST, TIMES * (time.monotonic() - began))
+            self._kept[language] = Figures(of, numbers, drawn, rest)
+            return self._kept[language]

@@ -13,17 +13,17 @@ from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import writing
 from glm_jax.data.records import Pair, Sample
 
-Draw: TypeAlias = Callable[[], Iterable[Pair | Sample]]
+Sampler: TypeAlias = Callable[[], Iterable[Pair | Sample]]
 "samples answers to the next few prompts; nothing when there are no more prompts"
 REST = 60.0  # seconds until a model that gave nothing, or failed, is asked again
 log = logging.getLogger(__name__)
 
 
-class Drawing:
+class LiveSampling:
     """Asks the model for more, one request at a time, in a thread of its own."""
 
-    def __init__(self, draw: Draw, engine: Engine, config: CollectionConfig) -> None:
-        self._draw, self._engine, self._config = draw, engine, config
+    def __init__(self, sampler: Sampler, engine: Engine, config: CollectionConfig) -> None:
+        self._sampler, self._engine, self._config = sampler, engine, config
         self._busy = Lock()
         self._rests_until = 0.0
         self._made: list[Pair | Sample] = []  # and not in the database yet
@@ -33,12 +33,12 @@ class Drawing:
         if time.monotonic() < self._rests_until:
             return False
         if self._busy.acquire(blocking=False):
-            Thread(target=self._run, name="drawing", daemon=True).start()
+            Thread(target=self._run, name="live sampling", daemon=True).start()
         return True
 
     def _run(self) -> None:
         try:
-            self._made = self._made or list(self._draw())
+            self._made = self._made or list(self._sampler())
             if not self._made:
                 self._rests_until = time.monotonic() + REST
                 return

@@ -19,10 +19,10 @@ def told(monkeypatch, caplog):
     return lambda: [record.exc_info[0] for record in caplog.records]
 
 
-def run(drawing, times):
+def run(sampling, times):
     for _ in range(times):
-        assert drawing.goes_on()
-        with drawing._busy:  # until it is over
+        assert sampling.goes_on()
+        with sampling._busy:  # until it is over
             pass
 
 
@@ -35,13 +35,13 @@ def test_a_model_that_failed_is_asked_again(engine, told):
     samples = list(made_up_samples(4, 2))
     answers = iter([samples[:4], RuntimeError("out of memory"), samples[4:], []])
 
-    def draw():
+    def sampler():
         found = next(answers)
         if isinstance(found, Exception):
             raise found
         return found
 
-    run(live.Drawing(draw, engine, CONFIG), 4)
+    run(live.LiveSampling(sampler, engine, CONFIG), 4)
     assert told() == [RuntimeError] and pairs(engine) == 4
 
 
@@ -55,5 +55,5 @@ def test_what_could_not_be_kept_is_not_lost(engine, told, monkeypatch):
         return kept(*given)
 
     monkeypatch.setattr(live, "load_pairs", load)
-    run(live.Drawing(lambda: next(answers), engine, CONFIG), 3)
+    run(live.LiveSampling(lambda: next(answers), engine, CONFIG), 3)
     assert told() == [OSError] and pairs(engine) == 2

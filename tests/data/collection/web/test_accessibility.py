@@ -66,7 +66,7 @@ def test_pages_around_a_pair(collection, enter, pair, look):
 
 def test_pages_without_a_pair(collections, enter, pair, look):
     gate = threading.Event()
-    waits = collections([], app={"draw": lambda: list(gate.wait(60) * "")})
+    waits = collections([], app={"sampler": lambda: list(gate.wait(60) * "")})
     page = enter(waits, **look)
     page.wait_for_selector("[data-again]")
     found = faults(page)

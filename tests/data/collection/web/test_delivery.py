@@ -207,11 +207,11 @@ def test_a_page_that_waits_for_pairs(collection, enter, pair):
     gate = threading.Event()
     more = [[pair(7)], []]
 
-    def draw() -> list[Any]:
+    def sampler() -> list[Any]:
         gate.wait(60)
         return more.pop(0)
 
-    there = collection([pair(0)], app={"draw": draw})
+    there = collection([pair(0)], app={"sampler": sampler})
     page = enter(there)
     asked = []
     page.on("request", lambda request: asked.append((request.url, request.is_navigation_request())))

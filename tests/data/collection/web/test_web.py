@@ -260,7 +260,7 @@ def test_whoever_is_done_may_still_undo(collection, pair):
 
 def test_a_model_writes_more_pairs(collection, pair):
     more = [[pair(7)], []]
-    there = collection([], app={"draw": lambda: more.pop(0)})
+    there = collection([], app={"sampler": lambda: more.pop(0)})
     browser = there.annotator("Anna")
     waits = browser.get("/").text
     assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in waits

@@ -9,7 +9,7 @@ from glm_jax.data.plots import Panel, Series, curves, histograms, intervals
 ROWS = 16  # people in a plot: those with most judgements; the table has all
 
 
-def figures(
+def panels(
     found: Mapping[str, Any], config: CollectionConfig, t: Mapping[str, str]
 ) -> dict[str, list[Panel]]:
     """Panels by section; `t` has their titles and the names of their axes."""
