@@ -120,7 +120,7 @@ def sign_out(db: Session, secret: str) -> None:
 
 
 def set_password(db: Session, person: Person, password: str) -> None:
-    """Raises InputError for one of fewer than 12 characters. All sessions of the person end."""
+    """All sessions of the person end. Raises InputError for a short or an endless one."""
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise InputError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
     locked(db, person).password = _hasher().hash(password)

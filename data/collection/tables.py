@@ -123,9 +123,7 @@ class Assignment(Table):
     number: Mapped[int]  # 1, 2, 3, ...: the person's assignments in order
     swapped: Mapped[bool]  # the second response stands on the left
     repeat: Mapped[bool] = mapped_column(default=False)  # hidden: the sides of before, swapped
-    to_decide: Mapped[bool] = mapped_column(
-        default=False
-    )  # given to a senior for want of a majority
+    to_decide: Mapped[bool] = mapped_column(default=False)  # by a senior, for want of a majority
     fate: Mapped[str] = mapped_column(default="open")  # Fate
     leased_until: Mapped[float]  # if returned: it comes to the same person no sooner
     created: Mapped[float]

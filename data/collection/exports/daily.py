@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from glm_jax.data.collection.figures import judged
-from glm_jax.data.collection.figures.judged import FIRST, TIE, VERDICTS
+from glm_jax.data.collection.figures.judged import VERDICTS
 from glm_jax.data.collection.figures.statistics import HOUR, day
 
 COLUMNS = (
@@ -20,9 +20,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def daily(db: Session) -> Iterator[dict[str, Any]]:
-    """By day (UTC) and annotator; `judged` is everything that counts, `labels` what is exported as
-    such, `ties`, `cannot_judge` and `unwilling` are of the pairs to be labelled, and `hours` is the
-    visible, active time."""
+    """By day (UTC) and annotator.
+
+    `judged` is everything that counts, `labels` what is exported as such; `ties`, `cannot_judge`
+    and `unwilling` are of the pairs to be labelled; `hours` is the visible, active time.
+    """
     found = judged.read(db)
     days = [day(created).isoformat() for created in found.created_N.tolist()]
     whose = list(zip(days, found.person_N.tolist(), strict=True))
@@ -31,19 +33,19 @@ def daily(db: Session) -> Iterator[dict[str, Any]]:
         rows.setdefault(key, []).append(row)
     for (at, person), numbers in sorted(rows.items()):
         mine = found.take(np.array(numbers))
-        gold_N = (mine.right_N >= 0) & ~mine.repeat_N
-        label_N = (mine.right_N < 0) & ~mine.repeat_N
+        gold, said = mine.gold().votes(), mine.labels().verdict_N
+        second, ties, first, unable, unwilling = np.bincount(said, minlength=len(VERDICTS)).tolist()
         told = (
             at,
             mine.names[person],
             len(mine),
-            int((label_N & (mine.verdict_N <= FIRST)).sum()),
-            int((label_N & (mine.verdict_N == TIE)).sum()),
-            int((label_N & (mine.verdict_N == VERDICTS.index("cannot_judge"))).sum()),
-            int((label_N & (mine.verdict_N == VERDICTS.index("unwilling"))).sum()),
+            first + second + ties,
+            ties,
+            unable,
+            unwilling,
             int(mine.repeat_N.sum()),
-            int((gold_N & (mine.verdict_N <= FIRST)).sum()),
-            int((gold_N & (mine.verdict_N == mine.right_N)).sum()),
+            len(gold),
+            int((gold.verdict_N == gold.right_N).sum()),
             round(float(np.median(mine.seconds_N)), 1),
             round(float(mine.seconds_N.sum()) / HOUR, 3),
         )

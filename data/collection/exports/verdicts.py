@@ -8,7 +8,7 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.labelling.judging import counted
-from glm_jax.data.collection.labelling.places import VOTES
+from glm_jax.data.collection.labelling.places import VOTES, decides
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Prompt, Response
 
 BATCH = 1000  # rows that are in memory at a time
@@ -56,7 +56,7 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
     """As they were made, or in another order; never all in memory."""
     first, second = aliased(Response), aliased(Response)
     found = db.execute(
-        counted(db)
+        counted()
         .with_only_columns(
             Judgement.id,
             Judgement.verdict,
@@ -70,7 +70,7 @@ def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
             Person.name,
             Assignment.swapped,
             Assignment.repeat,
-            func.coalesce(Pair.decision == Judgement.id, False),
+            decides(),
             Pair.id,
             Pair.purpose,
             Pair.answer,
@@ -110,7 +110,7 @@ def deciding(said: list[Verdict]) -> list[Verdict]:
 def weights(db: Session) -> dict[int, int]:
     """How many votes the decision of each decided pair has: one more than all others together."""
     of_pairs = (
-        counted(db)
+        counted()
         .with_only_columns(Pair.id, func.count())
         .where(Pair.decision.is_not(None), ~Assignment.repeat, Judgement.verdict.in_(VOTES))
         .group_by(Pair.id)

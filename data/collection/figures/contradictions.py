@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from glm_jax.data import cycles, records
 from glm_jax.data.collection import tables
-from glm_jax.data.collection.figures.judged import FIRST, Judged
+from glm_jax.data.collection.figures.judged import Judged
 from glm_jax.data.collection.figures.shares import share
 from glm_jax.data.pair_table import NONE, scan
 
@@ -45,8 +45,7 @@ def contradictions(db: Session, judged: Judged) -> dict[str, Any]:
 
 def _edges(db: Session, judged: Judged) -> list[tuple[str, str, str]]:
     """Prompt, better and worse response of every pair that is not a tie."""
-    said = judged.labels()
-    said = said.take(said.verdict_N <= FIRST)
+    said = judged.labels().votes()
     decided = said.take(said.decides_N)
     said = said.take(~np.isin(said.pair_N, decided.pair_N) | said.decides_N)
     votes: dict[int, list[int]] = {}

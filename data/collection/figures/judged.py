@@ -7,6 +7,7 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session, aliased
 
 from glm_jax.data.collection.labelling.judging import counted
+from glm_jax.data.collection.labelling.places import decides
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Response
 
 VERDICTS = ("second", "tie", "first", "cannot_judge", "unwilling")
@@ -16,7 +17,7 @@ SECOND, TIE, FIRST = range(3)
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """N judgements in the order in which they were made. Dims: N judgements, H people."""
+    """N judgements in the order in which they were made."""
 
     pair_N: np.ndarray
     prompt_N: np.ndarray  # ids, objects
@@ -44,6 +45,14 @@ class Judged:
         """Neither gold nor repeats: what the collection is for."""
         return self.take((self.right_N < 0) & ~self.repeat_N)
 
+    def gold(self) -> "Judged":
+        """Of pairs whose answer is known, seen for the first time."""
+        return self.take((self.right_N >= 0) & ~self.repeat_N)
+
+    def votes(self) -> "Judged":
+        """With one of both responses preferred, or a tie."""
+        return self.take(self.verdict_N <= FIRST)
+
     def preferences(self) -> "Judged":
         """With one of both responses preferred."""
         return self.take((self.verdict_N == FIRST) | (self.verdict_N == SECOND))
@@ -53,7 +62,7 @@ def read(db: Session) -> Judged:
     """All that count; no text leaves the database, only its length."""
     first, second = aliased(Response), aliased(Response)
     found = db.execute(
-        counted(db)
+        counted()
         .with_only_columns(
             Pair.id,
             Pair.prompt_id,
@@ -63,7 +72,7 @@ def read(db: Session) -> Judged:
             Assignment.swapped,
             Assignment.repeat,
             Assignment.to_decide,
-            func.coalesce(Pair.decision == Judgement.id, False),
+            decides(),
             Judgement.milliseconds,
             Judgement.created,
             func.length(first.text) - func.length(second.text),

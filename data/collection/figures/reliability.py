@@ -28,17 +28,15 @@ def alpha(judged: Judged) -> dict[str, Any]:
     counts_PxV = _counts(_independent(judged))
     counts_PxV = counts_PxV[counts_PxV.sum(axis=1) > 1]
     told = {"pairs": len(counts_PxV), "judgements": int(counts_PxV.sum())}
-    if np.count_nonzero(counts_PxV.sum(axis=0)) < 2:
+    value = alpha_of_counts(counts_PxV)
+    if value is None:
         return {"value": None, "ci95": None} | told
     # what lies behind is few kinds of pairs, each many times
     kinds, times = np.unique(counts_PxV, axis=0, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(len(counts_PxV), times / times.sum(), RESAMPLES)
     resampled = [alpha_of_counts(np.repeat(kinds, n, axis=0)) for n in drawn]
     known = [value for value in resampled if value is not None]
-    return {
-        "value": alpha_of_counts(counts_PxV),
-        "ci95": np.quantile(known, (0.025, 0.975)).tolist(),
-    } | told
+    return {"value": value, "ci95": np.quantile(known, (0.025, 0.975)).tolist()} | told
 
 
 def kappas(judged: Judged) -> list[dict[str, Any]]:
@@ -72,11 +70,11 @@ def repeats(judged: Judged) -> Measured:
 
     `same_side`: of all, those where the same side was preferred both times.
     """
-    told = judged.take(judged.verdict_N <= FIRST)
-    before = told.take(~told.repeat_N)
+    votes = judged.votes()
+    before = votes.take(~votes.repeat_N)
     keys = zip(before.person_N.tolist(), before.pair_N.tolist(), strict=True)
     known = dict(zip(keys, before.verdict_N.tolist(), strict=True))
-    again = told.take(told.repeat_N)
+    again = votes.take(votes.repeat_N)
     keys = zip(again.person_N.tolist(), again.pair_N.tolist(), strict=True)
     then_N = np.array([known.get(key, -1) for key in keys], np.int64)
     again, then_N = again.take(then_N >= 0), then_N[then_N >= 0]
@@ -88,8 +86,8 @@ def repeats(judged: Judged) -> Measured:
 
 def _independent(judged: Judged) -> Judged:
     """What people said of the same pair without knowing of each other."""
-    labels = judged.labels()
-    return labels.take((labels.verdict_N <= FIRST) & ~labels.to_decide_N)
+    votes = judged.labels().votes()
+    return votes.take(~votes.to_decide_N)
 
 
 def _counts(judged: Judged) -> np.ndarray:
@@ -101,6 +99,7 @@ def _counts(judged: Judged) -> np.ndarray:
 
 
 def alpha_of_counts(counts_PxV: np.ndarray) -> float | None:
+    """Ordinal alpha of int [P, V]; None where all say the same one thing."""
     import krippendorff
 
     if np.count_nonzero(counts_PxV.sum(axis=0)) < 2:

@@ -7,7 +7,7 @@ practice, of people whose labels were declared invalid) is nowhere in it.
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from sqlalchemy import ColumnElement, exists, func, select
@@ -17,7 +17,7 @@ from glm_jax.data.collection.figures import bias, judged, reliability
 from glm_jax.data.collection.figures.contradictions import contradictions
 from glm_jax.data.collection.figures.judged import FIRST, TIE, VERDICTS, Judged
 from glm_jax.data.collection.figures.shares import Measured, measured, share
-from glm_jax.data.collection.tables import Assignment, Pair, Person
+from glm_jax.data.collection.tables import Assignment, Pair, Person, Verdict
 
 DAYS = 30  # that throughput is told of
 BARS = 24  # of the histogram of seconds
@@ -28,11 +28,11 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
     """Everything that the administrator's page and `glm-rlhf collect statistics` show."""
     found = judged.read(db)
     labels = found.labels()
-    decided = labels.take(labels.verdict_N <= FIRST)
-    gold = found.take((found.right_N >= 0) & ~found.repeat_N & (found.verdict_N <= FIRST))
+    votes, gold = labels.votes(), found.gold().votes()
+    verdicts = Counter(labels.verdict_N.tolist())
     longer, buckets = bias.longer(found)
     shares = {
-        "ties": measured(decided.verdict_N == TIE, decided),
+        "ties": measured(votes.verdict_N == TIE, votes),
         "unable": measured(labels.verdict_N > FIRST, labels),
         "gold": measured(gold.verdict_N == gold.right_N, gold),
         "repeats": reliability.repeats(found),
@@ -44,7 +44,7 @@ def statistics(db: Session, now: float) -> dict[str, Any]:
         "progress": progress(db, now),
         "throughput": throughput(found, now),
         "seconds": seconds(found.seconds_N),
-        "verdicts": {verdict: int((labels.verdict_N == i).sum()) for i, verdict in _in_order()},
+        "verdicts": {name: verdicts[VERDICTS.index(name)] for name in get_args(Verdict)},
         "agreement": {"alpha": reliability.alpha(found), "kappas": reliability.kappas(found)},
         **{name: values.of_all for name, values in shares.items()},
         "buckets": buckets,
@@ -158,11 +158,6 @@ def _someone_may_decide() -> ColumnElement[bool]:
     )
     here = Person.state.in_(("practising", "active"))
     return exists().where(Person.role == "senior", here, ~had).correlate(Pair)
-
-
-def _in_order() -> list[tuple[int, str]]:
-    order = ("first", "second", "tie", "cannot_judge", "unwilling")
-    return [(VERDICTS.index(verdict), verdict) for verdict in order]
 
 
 def _held(db: Session, now: float) -> dict[int, int]:

@@ -39,21 +39,20 @@ class Answer:
 
 def checked(answer: Answer, swapped: bool, config: CollectionConfig) -> dict[str, Any]:
     """The columns of the judgement that say what the answer says. Raises Refused."""
-    sides = dict(zip(("left", "right"), ("first", "second"), strict=True)) | {"tie": "tie"}
-    if swapped:
-        sides |= {"left": "second", "right": "first"}
+    left, right = ("second", "first") if swapped else ("first", "second")
+    sides = {"left": left, "right": right, "tie": "tie"}
     verdict = (sides | {"cannot_judge": "cannot_judge", "unwilling": "unwilling"}).get(answer.side)
     if verdict is None:
         raise Refused("say which answer is better, that they are equal, or that you cannot judge")
-    is_judged = answer.side in sides
-    if answer.side in ("left", "right") and answer.strength not in STRENGTHS:
+    prefers = answer.side in ("left", "right")
+    if prefers and answer.strength not in STRENGTHS:
         raise Refused("say whether the answer is slightly (1) or clearly (2) better")
     if not 0 <= answer.milliseconds <= LONGEST_TIME:
         raise Refused("the time on the page is not between nothing and a day")
     return {
         "verdict": verdict,
-        "strength": answer.strength if answer.side in ("left", "right") else None,
-        "criteria": _criteria(answer.criteria, sides, config) if is_judged else {},
+        "strength": answer.strength if prefers else None,
+        "criteria": _criteria(answer.criteria, sides, config) if answer.side in sides else {},
         "flags": _flags(answer.flags),
         "comment": _comment(answer.comment),
     }

@@ -146,7 +146,7 @@ def restore(db: Session, person: Person, by: Person, reason: str, now: float) ->
     _retract(db, person, by, reason, now, "restored")
 
 
-def counted(db: Session) -> Select[tuple[Judgement]]:
+def counted() -> Select[tuple[Judgement]]:
     """The judgements that count: not undone, of nobody who is invalidated now, not of practice.
 
     Gold and repeats are among them. Assignment and Pair are joined already, for

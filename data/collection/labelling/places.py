@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Person, Retraction
 
 VOTES = ("first", "second", "tie")
-AT_ONCE = 500
+AT_ONCE = 500  # pairs in one statement
 
 
 class Place(NamedTuple):
@@ -37,6 +37,11 @@ class Place(NamedTuple):
 def undone() -> ColumnElement[bool]:
     """Whether a judgement was taken back by its person."""
     return exists().where(Retraction.judgement_id == Judgement.id)
+
+
+def decides() -> ColumnElement[bool]:
+    """Whether a judgement is what settles its pair."""
+    return func.coalesce(Pair.decision == Judgement.id, False)
 
 
 def invalidated() -> Select[tuple[int]]:

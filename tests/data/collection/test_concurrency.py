@@ -103,7 +103,7 @@ def test_whatever_happens(either, fill):
         pairs = db.scalars(select(Pair).order_by(Pair.id)).all()
         undone = set(db.scalars(select(Retraction.judgement_id)))
         votes = db.execute(
-            counted(db).with_only_columns(Assignment.person_id, Pair.id)
+            counted().with_only_columns(Assignment.person_id, Pair.id)
             .where(Pair.purpose == "label", ~Assignment.repeat, Judgement.verdict != "unwilling")
         ).all()  # fmt: skip
 

@@ -42,7 +42,7 @@ def take_back(engine, person, now=0.0, named=None):
 
 def counts(engine):
     with reading(engine) as db:
-        return len(db.scalars(counted(db)).all())
+        return len(db.scalars(counted()).all())
 
 
 def everything(engine):
@@ -245,5 +245,5 @@ def test_practice_does_not_count(engine, fill):
     for _ in range(3):
         say(engine, ann, ask(engine, ann, config), config)
     with reading(engine) as db:
-        purposes = db.scalars(counted(db).with_only_columns(Pair.purpose)).all()
+        purposes = db.scalars(counted().with_only_columns(Pair.purpose)).all()
     assert sorted(purposes) == ["gold", "label"] and everything(engine) == 3
