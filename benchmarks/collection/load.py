@@ -29,8 +29,8 @@ from benchmarks.collection.databases import databases
 from benchmarks.collection.server import Server, invited, samples
 from glm_jax.data import records
 from glm_jax.data.collection import store
+from glm_jax.data.collection.simulation.client import plain
 from glm_jax.data.collection.simulation.simulate import Label, label_all
-from glm_jax.data.collection.simulation.visitor import plain
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Prompt, Response
 
 PACE = 2.0  # seconds an answer
@@ -148,8 +148,11 @@ def main() -> None:
     )
     parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     given = parser.parse_args()
-    rounds = {"killed": (0.0, 0.0, given.kills), "paced": (given.seconds, PACE, 0)}
-    rounds["fast"] = (given.seconds, 0.0, 0)
+    rounds = {  # seconds, pace, kills
+        "killed": (0.0, 0.0, given.kills),
+        "paced": (given.seconds, PACE, 0),
+        "fast": (given.seconds, 0.0, 0),
+    }
     with tempfile.TemporaryDirectory() as folder, databases(Path(folder), given.postgresql) as made:
         file = Path(folder) / "samples.jsonl"
         records.write(file, samples(given.prompts, 4, 0))

@@ -39,10 +39,6 @@ def model(tmp_path_factory) -> str:
     return str(folder)
 
 
-def _raise(error: Exception) -> None:
-    raise error
-
-
 def run(*command: object) -> None:
     assert cli.main([str(part) for part in command]) == 0
 
@@ -161,7 +157,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command,
     assert status == 2 and len(told) == 1 and message in told[0]
 
 
-def test_the_url_is_what_links_begin_with(tmp_path, monkeypatch, capsys):
+def test_the_url_is_what_links_begin_with(tmp_path, monkeypatch):
     monkeypatch.setenv("GLM_RLHF_PASSWORD", "a password for the tests")
     served = []
     monkeypatch.setattr("uvicorn.Config", lambda app, **_: served.append(app))

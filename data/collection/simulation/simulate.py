@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urljoin
 
-from glm_jax.data.collection.simulation.visitor import PATIENCE, Form, Visitor, plain
+from glm_jax.data.collection.simulation.client import PATIENCE, Client, Form, Page, plain
 from glm_jax.data.proving_ground.annotators import LENGTH_BIAS, NOISE, TIE, Annotator, annotators
 from glm_jax.data.records import Sample
 from glm_jax.errors import InputError
@@ -84,24 +84,24 @@ async def label_all(
     patience: float = PATIENCE,
 ) -> list[Label]:
     """All annotators at once, each as long as `goes_on(labels that he has given)`."""
-    visitors = [Visitor(patience) for _ in links]
+    clients = [Client(patience) for _ in links]
     try:
         # one after the other: a crowd at the door is what the limit on rates keeps out
-        for visitor, link in zip(visitors, links, strict=True):
-            await visitor.enter(link)
+        for client, link in zip(clients, links, strict=True):
+            await client.enter(link)
         working = [
             _label(number, *each, goes_on, pace, speed)
-            for number, each in enumerate(zip(visitors, links, judges, strict=True))
+            for number, each in enumerate(zip(clients, links, judges, strict=True))
         ]
         return [label for labels in await asyncio.gather(*working) for label in labels]
     finally:
-        for visitor in visitors:
-            await visitor.close()
+        for client in clients:
+            await client.close()
 
 
 async def _label(
     number: int,
-    visitor: Visitor,
+    client: Client,
     link: str,
     judge: Judge,
     goes_on: Callable[[int], bool],
@@ -111,26 +111,34 @@ async def _label(
     rng, home, labels = Random(number), urljoin(link, "/"), []
     await asyncio.sleep(pace * rng.random() / speed)
     while goes_on(len(labels)):
-        asked = time.monotonic()
-        page = await visitor.page(home)
-        came = time.monotonic()
-        form = page.form("/judge")
-        if form is None and page.again is not None:  # new pairs are being made
-            await asyncio.sleep(page.again)
-            continue
+        page, page_seconds = await _next_page(client, home)
+        came, form = time.monotonic(), page.form("/judge")
         if form is None:  # nothing is left, or he is not wanted
             break
-        prompt, left, right = (page.text(name) for name in ("last", "left", "right"))
+        prompt, left, right = (page.text(name) for name in ("prompt", "left", "right"))
         side, strength = judge(prompt, left, right)
         await asyncio.sleep(pace * rng.uniform(0.5, 1.5) / speed)
         sent = time.monotonic()
-        await visitor.send(home, form, **_filled_in(form, side, strength, speed * (sent - came)))
+        await client.send(home, form, **_filled_in(form, side, strength, speed * (sent - came)))
         labels.append(Label(
             annotator=number, assignment=form.hidden["assignment"], prompt=prompt, left=left,
-            right=right, side=side, strength=strength, page_seconds=came - asked,
+            right=right, side=side, strength=strength, page_seconds=page_seconds,
             judge_seconds=time.monotonic() - sent,
         ))  # fmt: skip
     return labels
+
+
+async def _next_page(client: Client, home: str) -> tuple[Page, float]:
+    """The page with the next pair, or without one at the end, and the seconds until it was there.
+
+    Pages that wait for new pairs are none.
+    """
+    while True:
+        asked = time.monotonic()
+        page = await client.page(home)
+        if page.again is None:
+            return page, time.monotonic() - asked
+        await asyncio.sleep(page.again)
 
 
 def _filled_in(form: Form, side: Side, strength: int | None, seconds: float) -> dict[str, Any]:

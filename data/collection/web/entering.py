@@ -14,7 +14,7 @@ routes = APIRouter()
 
 
 @routes.get("/enter/{secret}")
-def invitation(request: Request, secret: str) -> Response:
+def invitation(request: Request) -> Response:
     return pages.render(request, "enter.html.j2", action=request.url.path)
 
 

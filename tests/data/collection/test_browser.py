@@ -9,7 +9,7 @@ from benchmarks.collection.server import Server, samples
 from glm_jax.data import records
 from glm_jax.data.collection import store
 from glm_jax.data.collection.exports import exporting
-from glm_jax.data.collection.simulation.visitor import plain
+from glm_jax.data.collection.simulation.client import plain
 
 DESK = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {

@@ -1,5 +1,6 @@
 """A server that is killed under load keeps every label that it has acknowledged, once."""
 
+import asyncio
 import dataclasses
 import time
 
@@ -7,11 +8,11 @@ import pytest
 from sqlalchemy import select, update
 
 from benchmarks.collection.databases import databases, programs
-from benchmarks.collection.load import found, load, measure
+from benchmarks.collection.load import found, judge, measure
 from benchmarks.collection.server import Server, invited, samples
 from glm_jax.data import records
 from glm_jax.data.collection import store
-from glm_jax.data.collection.simulation.simulate import simulate
+from glm_jax.data.collection.simulation.simulate import label_all, simulate
 from glm_jax.data.collection.tables import Judgement
 
 
@@ -50,8 +51,7 @@ def test_what_is_lost_twice_or_wrong_is_found(tmp_path):
     records.write(file, samples(20, 3, 0))
     with Server(db, str(file)) as server:
         links = invited(db, server.url, 2)
-        labels, _ = load(links, 0.5, 0.1, server)
-    assert len(labels) > 3
+        labels = asyncio.run(label_all(links, [judge] * 2, lambda done: done < 3))
     invented = dataclasses.replace(labels[0], assignment="another")
     assert found(db, [*labels, invented])["lost"] == 1
     assert found(db, [*labels, labels[0]])["twice"] == 1

@@ -9,7 +9,7 @@ from sqlalchemy import event, select
 from glm_jax import configuration
 from glm_jax.data.collection import people, tables
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.simulation.visitor import Page
+from glm_jax.data.collection.simulation.client import Page
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
 from glm_jax.data.collection.web.envelope import HEADERS

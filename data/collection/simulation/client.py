@@ -1,4 +1,4 @@
-"""Someone at the pages of a collection without a browser: reads them, fills in and sends forms."""
+"""A client of the pages of a collection: reads them as a browser does, fills in and sends forms."""
 
 import asyncio
 import time
@@ -27,10 +27,7 @@ class Form:
 
 
 class Page(HTMLParser):
-    """The forms of a page, and the words of its texts: `div`s of the class `text`.
-
-    A text is called by any class of the element around it: `left`, `right`, `last` (the prompt).
-    """
+    """The forms of a page, and the words of its texts, each an element with `data-text`."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -38,7 +35,7 @@ class Page(HTMLParser):
         self.again: float | None = None
         "seconds after which the page asks to be loaded again"
         self._words: dict[str, list[str]] = {}
-        self._open: list[tuple[str, list[str], list[str], bool]] = []
+        self._open: list[tuple[str, dict[str, str]]] = []
         self.feed(html)
 
     def text(self, name: str) -> str:
@@ -53,7 +50,6 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
-        classes = given.get("class", "").split()
         if "data-again" in given:
             self.again = float(given["data-again"])
         if tag == "form":
@@ -61,22 +57,21 @@ class Page(HTMLParser):
         elif tag == "input" and self.forms:
             if given.get("type") == "hidden":
                 self.forms[-1].hidden[given["name"]] = given.get("value", "")
-            elif any(required for *_, required in self._open):
+            elif any("data-required" in around for _, around in self._open):
                 self.forms[-1].required.add(given["name"])
         if tag not in ENDLESS:
-            names = self._open[-1][1] if tag == "div" and "text" in classes and self._open else []
-            for name in names:
-                self._words[name] = []
-            self._open.append((tag, classes, names, "data-required" in given))
+            self._open.append((tag, given))
+        if "data-text" in given:
+            self._words[given["data-text"]] = []
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop()[0] != tag:
             pass  # elements whose end may be left out
 
     def handle_data(self, data: str) -> None:
-        for _, _, names, _ in self._open:
-            for name in names:
-                self._words[name].append(data)
+        for _, given in self._open:
+            if "data-text" in given:
+                self._words[given["data-text"]].append(data)
 
 
 def plain(text: str) -> str:
@@ -84,7 +79,7 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-class Visitor:
+class Client:
     """One person's cookies and patience: whoever meets a server that is gone asks again."""
 
     def __init__(self, patience: float = PATIENCE):
