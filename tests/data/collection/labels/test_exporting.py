@@ -14,8 +14,8 @@ from glm_jax.data.filters import filter_pairs
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
 from glm_jax.train.preference.filtering import filter_file
+from tests.data.collection.labels.conftest import NOON
 
-NOON = 1_700_000_000.0 // 86400 * 86400 + 43200
 VERDICTS = ("first", "second", "tie", "cannot_judge", "unwilling")
 
 

@@ -11,8 +11,8 @@ from glm_jax.data.agreement import wilson
 from glm_jax.data.collection.figures.reliability import alpha_of_counts
 from glm_jax.data.collection.figures.statistics import statistics
 from glm_jax.data.collection.labelling.places import recount
+from tests.data.collection.labels.conftest import NOON
 
-NOON = 1_700_000_000.0 // 86400 * 86400 + 43200
 VERDICTS = ("second", "tie", "first")
 
 

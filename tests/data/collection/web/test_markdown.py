@@ -90,7 +90,7 @@ def test_endless_text_is_no_burden(head, part):
     began = time.process_time()
     for length in (7_500, 20_000, 200_000):
         render(head + part * (length // len(part)))
-    assert time.process_time() - began < 0.4
+    assert time.process_time() - began < 1, "unbounded, some take minutes"
     assert render("<" * 30_000) == f"<pre>{'&lt;' * 30_000}</pre>"
 
 
