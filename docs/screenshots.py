@@ -1,6 +1,6 @@
 """The pictures of docs/collecting.md: `python -m docs.screenshots`, from the repository's root.
 
-Takes the system's Chromium, and of the system's fonts one with Chinese. The administrator's page
+Needs Chromium, and a font with Chinese, on the system. The administrator's page
 shows labels of simulated annotators, who work four days in a minute: the clocks of server and
 annotators go SPEED times as fast as ours, and nights are left out.
 """

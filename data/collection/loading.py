@@ -250,4 +250,6 @@ def _digest(text: str) -> str:
 
 def _check(text: str, where: str) -> None:
     if not can_be_kept(text):
-        raise InputError(f"{where!r}: a text has a character that cannot be kept: zero, or a half")
+        raise InputError(
+            f"{where!r}: a text has a character that cannot be kept: NUL or a lone surrogate"
+        )

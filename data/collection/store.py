@@ -127,7 +127,7 @@ def _fresh(table: type[Any]) -> Select[tuple[Any]]:
 
 
 def can_be_kept(text: str) -> bool:
-    """Whether the databases can hold a text: no zero characters, no halves of characters."""
+    """Whether the databases can hold a text: it has no NUL and no lone surrogate."""
     return re.search("[\0\ud800-\udfff]", text) is None
 
 

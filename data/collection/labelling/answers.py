@@ -48,7 +48,7 @@ def checked(answer: Answer, swapped: bool, config: CollectionConfig) -> dict[str
     if prefers and answer.strength not in STRENGTHS:
         raise Refused("say whether the answer is slightly (1) or clearly (2) better")
     if not 0 <= answer.milliseconds <= LONGEST_TIME:
-        raise Refused("the time on the page is not between nothing and a day")
+        raise Refused("the time on the page is not between zero and a day")
     return {
         "verdict": verdict,
         "strength": answer.strength if prefers else None,

@@ -116,7 +116,7 @@ def _number(text: str, name: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise Refused("the field '{name}' is no whole number", name=name)
+        raise Refused("the field '{name}' is not a whole number", name=name)
     return int(text)
 
 

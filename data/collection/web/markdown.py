@@ -22,7 +22,7 @@ LONGEST = 8_000  # characters: a model that did not stop; brackets take quadrati
 CELLS = 5_000  # of a table, whose short rows are filled up: few characters can make many
 NESTING = 20  # blocks and spans within each other: the parser leaves out what is deeper
 ADDRESS = re.compile("https?://|mailto:", re.IGNORECASE)  # of a link; others stay text
-LANGUAGE = re.compile(r"[\w+#.-]{0,20}")  # of code: all that is not shown of what was written
+LANGUAGE = re.compile(r"[\w+#.-]{0,20}")  # beside a fence: nothing but this is left out
 REMEMBERED = 1_000  # texts, which several people see, and one person again after an undo
 TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
@@ -34,9 +34,9 @@ ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
 def render(text: str, lower: int = 2) -> Markup:
     """HTML without scripts, styles, ids, pictures or forms, whatever stands in the text.
 
-    Its headings are so many levels lower, below those of the page itself. What would keep the
-    server busy, more than LONGEST characters or CELLS of a table, is shown as it was written. So
-    is what would not be seen: an answer is judged by all of it.
+    Headings are `lower` levels lower, below those of the page itself. What would keep the server
+    busy, more than LONGEST characters or CELLS of a table, is shown as it was written. So is what
+    would not be seen: an answer is judged by all of it.
     """
     if len(text) > LONGEST or _cells(text) > CELLS:
         return _as_written(text)

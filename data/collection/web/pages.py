@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from glm_jax.data.collection.web import markdown, security
-from glm_jax.data.numbers import count, duration, moment, number, percent, span
+from glm_jax.data.numbers import count, duration, moment, number, percent
 
 LANGUAGES = ("en", "zh")
 HOURS = 24 * 365  # that a language chosen without a session is remembered, and a form stays good
@@ -42,7 +42,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["markdown"] = markdown.render
-    environment.filters |= {f.__name__: f for f in (count, duration, moment, number, percent, span)}
+    environment.filters |= {f.__name__: f for f in (count, duration, moment, number, percent)}
     environment.globals["static"] = static
     return environment
 

@@ -180,7 +180,7 @@ def test_a_password_signs_in(collection):
         people.set_password(db, db.scalars(select(Person)).one(), "a long enough password")
     browser = there.browser()
     wrong = browser.submit("/login", "/login", name="lead", password="a long enough passwore")
-    assert wrong.status_code == 403 and "do not belong together" in wrong.text
+    assert wrong.status_code == 403 and "password is wrong" in wrong.text
     right = browser.submit("/login", "/login", name="lead", password="a long enough password")
     assert right.status_code == 303
     assert browser.get("/", follow_redirects=False).headers["location"] == "/admin"
