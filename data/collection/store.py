@@ -9,20 +9,9 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Select,
-    bindparam,
-    create_engine,
-    event,
-    exc,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
@@ -116,14 +105,8 @@ def locked(db: Session, person: Person) -> Person:
 
 def fresh(db: Session, table: type[Any], key: Any) -> Any:
     """A row as it is now, or None, locked until the end of the transaction."""
-    return db.scalars(_fresh(table), {"key": key}).first()
-
-
-@cache
-def _fresh(table: type[Any]) -> Select[tuple[Any]]:
-    # "No key": rows that refer to this one can be added meanwhile.
-    row = select(table).where(table.id == bindparam("key")).with_for_update(key_share=True)
-    return row.execution_options(populate_existing=True)
+    # With its key shared, rows that refer to this one can be added meanwhile.
+    return db.get(table, key, populate_existing=True, with_for_update={"key_share": True})
 
 
 def can_be_kept(text: str) -> bool:

@@ -34,7 +34,7 @@ def _serve(found: argparse.ArgumentParser) -> None:
     found.add_argument("--gold", metavar="FILE", help="pairs with known answers, mixed in")
     found.add_argument("--host", help="address to listen at; 127.0.0.1 unless given")
     found.add_argument("--port", type=int, help="8000 unless given")
-    _url(found, "what browsers say")
+    _url(found, "where the administrator's browser does")
     found.add_argument(
         "--behind-tls",
         action="store_true",
@@ -54,7 +54,7 @@ def _live(found: argparse.ArgumentParser, options: Options) -> None:
 
 def _invite(found: argparse.ArgumentParser) -> None:
     _db(found)
-    found.add_argument("names", metavar="NAME", nargs="+", help="of people, or of initials")
+    found.add_argument("names", metavar="NAME", nargs="+", help="of people, or their initials")
     found.add_argument(
         "--role",
         choices=("annotator", "senior"),
@@ -91,7 +91,7 @@ def _simulate(found: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--links", required=True, metavar="FILE", help="what `invite` printed: an annotator a line"
     )
-    found.add_argument("--pairs", type=int, metavar="N", help="of each annotator; all if not")
+    found.add_argument("--pairs", type=int, metavar="N", help="of each annotator; all unless given")
     found.add_argument("--pace", type=float, metavar="SECONDS", help="a pair; 0 unless given")
     found.add_argument(
         "--length-bias", type=float, help="utility a word, in the eyes of annotators on average"
@@ -104,7 +104,7 @@ def _simulate(found: argparse.ArgumentParser) -> None:
 def _db(found: argparse.ArgumentParser, made: str = "") -> None:
     found.add_argument(
         "--db", required=True, metavar="DB",
-        help=f"a file of SQLite{made} or an existing database of PostgreSQL, postgresql://...",
+        help=f"an SQLite file{made} or an existing PostgreSQL database, postgresql://...",
     )  # fmt: skip
 
 

@@ -46,6 +46,6 @@ def simulate(samples: str, *, links: str, **given: Any) -> None:
     found = [line.split()[-1] for line in lines if line.strip()]
     if not found:
         raise InputError(f"{links}: no personal links; expected what `collect invite` prints")
-    with bar("labels", None) as told:
-        labels = simulated.simulate(read_samples(samples), found, told=told, **given)
+    with bar("labels", None) as done:
+        labels = simulated.simulate(read_samples(samples), found, told=done, **given)
     print(f"{len(labels):,} labels of {len(found)} annotators")

@@ -1,6 +1,5 @@
 """The server of a collection: its administrator, what it takes in, and where it answers."""
 
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -55,8 +54,7 @@ def serve(
         sampler = _sampler(engine, model, prompts, live) if model and prompts else None
         app = create_app(engine, settings, sampler=sampler, url=there, secure=behind_tls)
         for line in (*told, *where(db, host, port, there, behind_tls)):
-            print(line)
-        sys.stdout.flush()
+            print(line, flush=True)
         # no log of requests: personal links are secrets
         served = uvicorn.Config(
             app, access_log=False, log_level="warning", server_header=False,

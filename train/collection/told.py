@@ -25,7 +25,7 @@ def _all(figures: dict[str, Any]) -> Iterator[str]:
         "pairs",
         f"{progress['done']:,} of {progress['pairs']:,} done; {progress['missing']:,} judgements "
         f"missing, {progress['open']:,} open; {progress['senior']:,} for a senior"
-        + (f" ({progress['stuck']:,} for none who is here)" if progress["stuck"] else ""),
+        + (f" ({progress['stuck']:,} that no senior here may decide)" if progress["stuck"] else ""),
     )
     throughput = figures["throughput"]
     yield _line(

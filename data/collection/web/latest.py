@@ -19,7 +19,7 @@ TIMES = 20  # as long as it took, too: annotators need the processor
 
 
 class Figures(NamedTuple):
-    of: int | None  # the last time that someone's labels were invalidated or restored
+    retraction: int | None  # the last, of all labels of somebody
     numbers: dict[str, Any]
     panels: dict[str, list[Panel]]
     rest: float  # seconds
@@ -37,12 +37,12 @@ class LatestFigures:
         or restored since, else not older than REST, or than TIMES what they cost."""
         whole = select(func.max(Retraction.id)).where(Retraction.judgement_id.is_(None))
         with self._lock, reading(engine) as db:
-            kept, of = self._kept.get(language), db.scalar(whole)
-            if kept and kept.of == of and 0 <= now - kept.numbers["time"] < kept.rest:
+            kept, last = self._kept.get(language), db.scalar(whole)
+            if kept and kept.retraction == last and 0 <= now - kept.numbers["time"] < kept.rest:
                 return kept
             began = time.monotonic()
             numbers = statistics(db, now)
             drawn = panels(numbers, config, texts(f"admin.{language}")["plots"])
             rest = max(REST, TIMES * (time.monotonic() - began))
-            self._kept[language] = Figures(of, numbers, drawn, rest)
+            self._kept[language] = Figures(last, numbers, drawn, rest)
             return self._kept[language]

@@ -1,6 +1,6 @@
 """A database of made-up pairs: `engine` and `fill`; `either` is SQLite, then PostgreSQL.
 
-`browser` is a real one.
+`browser` is a real one, with the screens DESK and PHONE; `ask` is for the next pair.
 """
 
 import shutil
@@ -13,12 +13,17 @@ from sqlalchemy import Engine, select
 
 from benchmarks.collection import databases
 from glm_jax.data.collection import loading, people
+from glm_jax.data.collection.labelling.assignment import Shown, next_assignment
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
 from glm_jax.data.collection.tables import Person, Secret, Table
 from glm_jax.data.records import Pair, Sample
 
 NOW = 1_700_000_000.0
+PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
+LEASE = 60 * PLAIN.lease_minutes
+DESK = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 Fill = Callable[..., dict[str, Person]]
 
 
@@ -102,6 +107,13 @@ def fill_store(
             people.invite(db, f"senior-{i + 1}", "senior", NOW)
         people.invite(db, "admin", "administrator", NOW)
         return {person.name: person for person in db.scalars(select(Person))}
+
+
+def ask(
+    engine: Engine, person: Person, config: CollectionConfig = PLAIN, now: float = 0.0
+) -> Shown | None:
+    with writing(engine) as db:
+        return next_assignment(db, person, config, now)
 
 
 def made_up_samples(prompts: int, responses: int) -> Iterator[Sample]:

@@ -8,21 +8,14 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from glm_jax.data.collection.labelling.answers import Answer
-from glm_jax.data.collection.labelling.assignment import next_assignment, reassign
+from glm_jax.data.collection.labelling.assignment import reassign
 from glm_jax.data.collection.labelling.judging import judge, undo
 from glm_jax.data.collection.people import invite, pause, resume
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
 from glm_jax.data.collection.tables import Assignment, Pair, Person, Secret
 from glm_jax.errors import InputError
-
-PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
-LEASE = 60 * PLAIN.lease_minutes
-
-
-def ask(engine, person, config=PLAIN, now=0.0):
-    with writing(engine) as db:
-        return next_assignment(db, person, config, now)
+from tests.data.collection.conftest import LEASE, PLAIN, ask
 
 
 def say(engine, person, shown, side="left", config=PLAIN, now=0.0):

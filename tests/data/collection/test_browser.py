@@ -10,12 +10,8 @@ from glm_jax.data import records
 from glm_jax.data.collection import store
 from glm_jax.data.collection.exports import exporting
 from glm_jax.data.collection.simulation.client import plain
+from tests.data.collection.conftest import DESK, PHONE
 
-DESK = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {
-    "viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
-    "device_scale_factor": 2,
-}  # fmt: skip
 SCALE = ("left-2", "left-1", "tie", "right-1", "right-2")
 PAIRS = 20
 UNDONE, LOST = 7, 12  # which pair is undone, and before which the network goes

@@ -5,7 +5,6 @@ from sqlalchemy import func, select
 
 from glm_jax.data.collection import Refused
 from glm_jax.data.collection.labelling.answers import Answer
-from glm_jax.data.collection.labelling.assignment import next_assignment
 from glm_jax.data.collection.labelling.judging import (
     UNDOS,
     counted,
@@ -18,14 +17,7 @@ from glm_jax.data.collection.people import pause
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading, writing
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair
-
-PLAIN = CollectionConfig(overlap=0, gold=0, repeats=0, practice=0)
-LEASE = 60 * PLAIN.lease_minutes
-
-
-def ask(engine, person, config=PLAIN, now=0.0):
-    with writing(engine) as db:
-        return next_assignment(db, person, config, now)
+from tests.data.collection.conftest import LEASE, PLAIN, ask
 
 
 def say(engine, person, shown, config=PLAIN, now=0.0, **said):

@@ -9,9 +9,8 @@ from sqlalchemy import select
 from glm_jax.data.collection import people
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Person
+from tests.data.collection.conftest import DESK, PHONE
 
-DESK = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 PASSWORD = "a long enough password"
 
 

@@ -11,14 +11,16 @@ from glm_jax.data.collection.exports import exporting
 from glm_jax.data.collection.labelling.places import invalidated
 from glm_jax.data.collection.store import reading
 from glm_jax.data.collection.tables import Assignment, Change, Guidelines, Person, Retraction
-from glm_jax.data.collection.web import pages
+from glm_jax.data.collection.web import latest, pages
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.collection.web.latest import REST
 from glm_jax.data.records import Pair
 
 
 @pytest.fixture
-def there(collection):
+def there(collection, monkeypatch):
+    """Its figures cost nothing, however busy the machine is."""
+    monkeypatch.setattr(latest, "TIMES", 0)
     return collection(overlap=1.0, annotators=2)
 
 
@@ -62,6 +64,15 @@ def test_the_page_shows_what_was_judged(there):
     boss.submit("/language", "/admin", language="zh")
     chinese = boss.get("/admin").text
     assert "一致性" in chinese and "Agreement" not in chinese
+
+
+def test_figures_rest_the_longer_the_more_they_cost(there, monkeypatch):
+    boss = there.annotator("lead", "administrator")
+    monkeypatch.setattr(latest, "TIMES", 1e9)
+    boss.get("/admin")
+    judge_all(there.annotator("Ana"))
+    there.now += REST
+    assert "<svg" not in boss.get("/admin").text
 
 
 def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
