@@ -29,8 +29,8 @@ def cluster(*more: str) -> Iterator[Callable[[str], str]]:
     It listens at a socket in its own folder, and is gone with it. Root runs it as another user,
     since PostgreSQL will not be run by root.
     """
-    installed = programs()
-    if installed is None:
+    found = programs()
+    if found is None:
         raise RuntimeError("PostgreSQL is not installed: Debian's package is postgresql")
     with tempfile.TemporaryDirectory() as folder:
         account = {}
@@ -38,21 +38,11 @@ def cluster(*more: str) -> Iterator[Callable[[str], str]]:
             nobody = pwd.getpwnam("nobody")
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
             account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        made = [
-            installed / "initdb",
-            "-D",
-            f"{folder}/data",
-            "-A",
-            "trust",
-            "-U",
-            USER,
-            "-E",
-            "UTF8",
-        ]
+        made = [found / "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", USER, "-E", "UTF8"]
         subprocess.run(made, check=True, capture_output=True, cwd=folder, **account)
         options = ["-c", "listen_addresses=", "-c", "max_connections=200", *more]
         server = subprocess.Popen(
-            [installed / "postgres", "-D", f"{folder}/data", "-k", folder, *options],
+            [found / "postgres", "-D", f"{folder}/data", "-k", folder, *options],
             cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account,
         )  # fmt: skip
         try:
