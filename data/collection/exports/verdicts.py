@@ -15,6 +15,8 @@ BATCH = 1000  # rows that are in memory at a time
 
 
 class Verdict(NamedTuple):
+    """A judgement, with its pair and the texts: a row of `verdicts`, in its order."""
+
     id: int
     verdict: str
     strength: int | None

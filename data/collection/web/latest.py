@@ -15,7 +15,7 @@ from glm_jax.data.collection.web.panels import panels
 from glm_jax.data.plots import Panel
 
 REST = 30  # seconds, at least, that figures are shown before they are worked out again
-TIMES = 20  # as long as it took, too: annotators need the processor
+TIMES = 20  # and so many times what that cost: annotators need the processor
 
 
 class Figures(NamedTuple):

@@ -24,8 +24,7 @@ from glm_jax.data.collection.store import open_store, reading, writing
 from glm_jax.data.collection.tables import Judgement, Table
 from glm_jax.data.collection.web.app import create_app
 from glm_jax.data.records import Pair
-
-NOON = 1_700_000_000.0
+from tests.data.collection.conftest import NOW
 
 
 class Browser(TestClient):
@@ -48,7 +47,7 @@ class Collection:
     """An application with people; `now` is what its clock says."""
 
     def __init__(self, engine: Engine, config: CollectionConfig, **settings: Any) -> None:
-        self.engine, self.config, self.now = engine, config, NOON
+        self.engine, self.config, self.now = engine, config, NOW
         self.secrets: dict[str, str] = {}
         self.app: ASGIApp = create_app(engine, config, clock=lambda: self.now, **settings)
 
