@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from glm_jax.errors import InputError, RunStopped
 from glm_jax.train.collection import commands as collection_commands
-from glm_jax.train.commands import later
+from glm_jax.train.commands import given, later
 from glm_jax.train.platforms import without_absent_tpu
 from glm_jax.train.preference import commands as data_commands
 
@@ -234,7 +234,7 @@ def _sample(arguments: Namespace) -> None:
     from glm_jax.configuration import parse
     from glm_jax.train import sample
 
-    values = data_commands.given(arguments)
+    values = given(arguments)
     values["sampling"] = {name: values.pop(name) for name in SAMPLING & values.keys()}
     sample.run(parse(sample.SampleConfig, values, "the command line"))
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from glm_jax.data import records
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.store import can_be_kept, handing_out
+from glm_jax.data.collection.store import analysed, can_be_kept, handing_out
 from glm_jax.data.collection.tables import Guidelines, Pair, Person, Prompt, Purpose, Response
 from glm_jax.data.records import draw, prompt_key
 from glm_jax.errors import InputError
@@ -81,15 +81,16 @@ def publish(db: Session, guidelines: str, now: float) -> int:
 def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose: Purpose) -> Loaded:
     handing_out(db)
     last = db.scalar(select(func.max(Pair.id))) or 0
-    total, rest, known = Loaded(), iter(items), set[tuple[str, str]]()
+    total, rest, known = Loaded(), map(_check, items), set[tuple[str, str]]()
     while some := list(islice(rest, AT_ONCE)):
         batch = _Batch(db, some, config, purpose, last, known)
         for item in some:
             batch.add(item)
         known = batch.known  # a prompt's samples stand together: the next batch may go on with them
-        total = Loaded(*map(sum, zip(total, batch.insert(), strict=True)))
+        total = Loaded(*map(sum, zip(total, batch.insert(last + total.pairs), strict=True)))
     if total.pairs:  # some of them before the places that people have come to
         db.execute(update(Person).values(reached=-1))
+        analysed(db)
     return total
 
 
@@ -151,7 +152,11 @@ class _Batch:
             if self.purpose == "label":
                 self.told -= {chosen, rejected}
 
-    def insert(self) -> Loaded:
+    def insert(self, last: int) -> Loaded:
+        """Numbers pairs from the `last` on: a sequence of PostgreSQL would have gaps, and the
+        number of the last pair is how many there are."""
+        for number, pair in enumerate(self.new[Pair], last + 1):
+            pair["id"] = number
         for table, rows in self.new.items():
             if rows:
                 self.db.execute(insert(table), rows)
@@ -165,8 +170,6 @@ class _Batch:
             raise InputError(f"{item.id!r}: the prompt {name!r} has other messages elsewhere")
         if key in self.prompts:
             return self.prompts[key]
-        for message in item.prompt:
-            _check(message["content"], item.id)
         self.prompts[key], self.keys[name] = name, key
         self.new[Prompt].append(
             {
@@ -185,7 +188,6 @@ class _Batch:
         known = self.responses[prompt]
         if text in known:
             return known[text]
-        _check(text, where)
         name = given or _digest(f"{prompt}\n{text}")
         if self.owners.get(name, prompt) != prompt:
             name = f"{prompt}:{name}"
@@ -248,8 +250,15 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
-def _check(text: str, where: str) -> None:
-    if not can_be_kept(text):
+def _check(item: Item) -> Item:
+    """Raises InputError for what the databases cannot hold, or even be asked for."""
+    texts = [item.id, item.category, *(message["content"] for message in item.prompt)]
+    if isinstance(item, records.Sample):
+        texts += [item.text]
+    else:
+        texts += [item.chosen, item.rejected, item.prompt_id, item.language, *_given(item)]
+    if not all(can_be_kept(text) for text in texts if text is not None):
         raise InputError(
-            f"{where!r}: a text has a character that cannot be kept: NUL or a lone surrogate"
+            f"{item.id!r}: a text has a character that cannot be kept: NUL or a lone surrogate"
         )
+    return item

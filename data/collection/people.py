@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import unicodedata
 from functools import cache
 from typing import NamedTuple, get_args
 
@@ -27,6 +28,11 @@ VISITOR = (
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1000
 
 
+def known_as(name: str) -> str:
+    """The name as it is kept: what looks the same is the same person."""
+    return unicodedata.normalize("NFKC", name).strip()
+
+
 def invite(db: Session, name: str, role: Role, now: float, by: Person | None = None) -> str:
     """The secret of a new personal link, which is not kept; it works until the next invitation.
 
@@ -34,7 +40,7 @@ def invite(db: Session, name: str, role: Role, now: float, by: Person | None = N
     can be made a senior, whose votes then decide where there is no majority. Raises Refused for an
     empty or long name, or another role than the person has.
     """
-    name = name.strip()
+    name = known_as(name)
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise Refused(
             "a name has 1 to {longest} characters in one line, got {name!r}",
@@ -77,7 +83,7 @@ def verified(db: Session, name: str, password: str) -> Person:
 
     That is slow so that guessing is; call it in `reading`, where nobody waits for it.
     """
-    person = db.scalars(select(Person).where(Person.name == name.strip())).first()
+    person = db.scalars(select(Person).where(Person.name == known_as(name))).first()
     kept = person.password if person is not None else None
     try:
         _hasher().verify(kept or _nobodys(), password[:LONGEST_PASSWORD])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
@@ -45,15 +45,18 @@ def open_store(url: str) -> Engine:
     """
     try:
         place = make_url(url) if "://" in url else URL.create("sqlite", database=url)
-        engine = _sqlite(place) if place.drivername == "sqlite" else _postgresql(place)
-        with writing(engine) as db:
-            handing_out(db)
-            Table.metadata.create_all(db.connection())
+        engine = OPENED[place.get_backend_name()](place)
+        with reading(engine) as db:
+            known = inspect(db.connection()).get_table_names()
+        if not set(Table.metadata.tables) <= set(known):
+            with writing(engine) as db:
+                handing_out(db)
+                Table.metadata.create_all(db.connection())
     except ModuleNotFoundError as error:
         raise InputError(
             f"the database needs {error.name}: pip install 'glm-rlhf[collect]'"
         ) from None
-    except exc.SQLAlchemyError as error:
+    except (exc.SQLAlchemyError, KeyError) as error:
         shown = url if "://" not in url else url.partition("://")[0] + "://..."  # no passwords
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise InputError(
@@ -109,6 +112,12 @@ def fresh(db: Session, table: type[Any], key: Any) -> Any:
     return db.get(table, key, populate_existing=True, with_for_update={"key_share": True})
 
 
+def analysed(db: Session) -> None:
+    """Tells the planner of PostgreSQL how many rows there are, which it takes minutes to see."""
+    if db.get_bind().dialect.name == "postgresql":
+        db.execute(text("ANALYZE"))
+
+
 def can_be_kept(text: str) -> bool:
     """Whether the databases can hold a text: it has no NUL and no lone surrogate."""
     return re.search("[\0\ud800-\udfff]", text) is None
@@ -157,3 +166,6 @@ def _engine(place: URL, begins: dict[str, tuple[str, ...]]) -> Engine:
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+OPENED = {"sqlite": _sqlite, "postgres": _postgresql, "postgresql": _postgresql}

@@ -142,6 +142,11 @@ def test_answers_are_sampled_while_people_wait(model, tmp_path):
         (["statistics", "--db", "nowhere.db"], "nowhere.db: no such database"),
         (["simulate", "wrong.jsonl", "--links", "nowhere.txt"], "nowhere.txt"),
         (["simulate", "wrong.jsonl", "--links", "empty.txt"], "empty.txt: no personal links"),
+        (["simulate", "wrong.jsonl", "--links", "wrong.jsonl"], "wrong.jsonl:1: no personal link"),
+        (
+            ["serve", "--gold", "sample.jsonl", "--db", "new.db"],
+            "': gold needs pairs with",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command, message):
@@ -149,6 +154,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capsys, command,
     monkeypatch.setenv("GLM_RLHF_PASSWORD", "a password for the tests")
     Path("wrong.jsonl").write_text('{"prompt": 1}\n')
     Path("empty.txt").write_text("\n")
+    records.write("sample.jsonl", [next(samples(1, 1, 0))])
     try:
         status = cli.main(["collect", *command])
     except SystemExit as error:

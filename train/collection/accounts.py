@@ -34,7 +34,7 @@ def invite(
     url: str = "http://127.0.0.1:8000",
 ) -> None:
     """Prints a personal link for each name."""
-    there, once = address(url), dict.fromkeys(name.strip() for name in names)
+    there, once = address(url), dict.fromkeys(map(people.known_as, names))
     with store.writing(existing(db)) as session:
         links = [(name, people.invite(session, name, role, time.time())) for name in once]
     for name, secret in links:
@@ -56,7 +56,7 @@ def first_administrator(db: Session, password_file: str | None) -> None:
 
 
 def _set(db: Session, name: str, chosen: str) -> None:
-    named = select(Person).where(Person.name == name.strip())
+    named = select(Person).where(Person.name == people.known_as(name))
     person = db.scalars(named).first()
     if person is None:
         people.invite(db, name, "administrator", time.time())

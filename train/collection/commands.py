@@ -123,7 +123,7 @@ def _url(found: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def _installed(run: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-    """Runs it if the extra `collect` is there; InputError if not."""
+    """Runs it; InputError if the extra `collect` is missing, or the database does not answer."""
 
     def checked(arguments: Namespace) -> None:
         for name in ("argon2", "fastapi", "httpx", "limits", "nh3", "sqlalchemy", "uvicorn"):
@@ -131,7 +131,15 @@ def _installed(run: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
                 importlib.import_module(name)
             except ModuleNotFoundError:
                 raise InputError(f"{name} is missing: pip install 'glm-rlhf[collect]'") from None
-        run(arguments)
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            run(arguments)
+        except OperationalError as error:
+            reason = str(error.orig).splitlines()[0]
+            raise InputError(
+                f"the database does not answer ({reason}); if another program is writing, try again"
+            ) from None
 
     return checked
 

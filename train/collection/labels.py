@@ -1,6 +1,7 @@
 """Around a running server: exports, figures, and annotators of the proving ground."""
 
 import json
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,13 @@ def statistics(db: str, *, json: bool = False) -> None:
     print(_json(found) if json else told(found))
 
 
+def _link(line: str, where: str) -> str:
+    link = line.split()[-1]
+    if not re.fullmatch(r"https?://[^/\s]+/enter/[^/\s]+", link):
+        raise InputError(f"{where}: no personal link; expected what `collect invite` prints")
+    return link
+
+
 def _json(values: Any) -> str:
     return json.dumps(values, ensure_ascii=False)
 
@@ -43,9 +51,11 @@ def simulate(samples: str, *, links: str, **given: Any) -> None:
         lines = Path(links).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{links}: cannot be read: {error}") from None
-    found = [line.split()[-1] for line in lines if line.strip()]
+    found = [_link(line, f"{links}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"{links}: no personal links; expected what `collect invite` prints")
+    if given.get("pairs", 1) < 1 or given.get("pace", 0.0) < 0:
+        raise InputError("--pairs is 1 at least, and --pace 0")
     with bar("labels", None) as done:
         labels = simulated.simulate(read_samples(samples), found, told=done, **given)
     print(f"{len(labels):,} labels of {len(found)} annotators")

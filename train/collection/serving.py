@@ -22,6 +22,8 @@ from glm_jax.train.collection.addresses import address, bound, where
 from glm_jax.train.collection.samples import pairs_or_samples
 from glm_jax.train.preference.files import watched
 
+PATIENCE = 5  # seconds after Ctrl-C that a download may still take
+
 
 def serve(
     db: str,
@@ -58,7 +60,7 @@ def serve(
         # no log of requests: personal links are secrets
         served = uvicorn.Config(
             app, access_log=False, log_level="warning", server_header=False,
-            proxy_headers=behind_tls,
+            proxy_headers=behind_tls, timeout_graceful_shutdown=PATIENCE,
         )  # fmt: skip
         with suppress(KeyboardInterrupt):
             uvicorn.Server(served).run(sockets=[place])
@@ -73,10 +75,13 @@ def _loaded(
 ) -> str:
     """Takes pairs in; what was new among them."""
     found = watched(f"reading {path}", found)
-    if purpose == "label":
-        loaded = loading.load_pairs(db, found, settings)
-    else:
-        loaded = loading.load_gold(db, found, settings, purpose=purpose)
+    try:
+        if purpose == "label":
+            loaded = loading.load_pairs(db, found, settings)
+        else:
+            loaded = loading.load_gold(db, found, settings, purpose=purpose)
+    except InputError as error:  # of a row that does not go with the others
+        raise InputError(str(error) if path in str(error) else f"{path}: {error}") from None
     said = f"{loaded.pairs:,} new pairs of {loaded.prompts:,} new prompts"
     if loaded.known:
         said += f", {loaded.known:,} known already"

@@ -49,7 +49,7 @@ def create_app(
     app.include_router(annotate.routes)
     app.include_router(entering.routes)
     app.include_router(admin.routes)
-    app.add_api_route("/health", _health)
+    app.add_api_route("/health", _health, methods=["GET", "HEAD"])
     app.mount("/static", _Static(directory=str(pages.FILES / "static")))
     answer_for(app)
     return Envelope(app, secure)  # around the answers to our own mistakes, too

@@ -42,7 +42,7 @@ def login(request: Request, form: OpenForm) -> Response:
     state = request.app.state
     name, password = str(form.get("name", "")), str(form.get("password", ""))
     hours = state.config.session_hours
-    security.limit(request, "name", name.strip()[: people.LONGEST_NAME])
+    security.limit(request, "name", people.known_as(name)[: people.LONGEST_NAME])
     try:
         with reading(state.engine) as db:
             who = people.verified(db, name, password)

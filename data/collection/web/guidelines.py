@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from glm_jax.data.collection.loading import publish
 from glm_jax.data.collection.settings import CollectionConfig
+from glm_jax.data.collection.store import can_be_kept
 from glm_jax.data.collection.tables import Guidelines
 from glm_jax.data.collection.web.pages import FILES, LANGUAGES
 from glm_jax.errors import InputError
@@ -38,13 +39,18 @@ def _configured(config: CollectionConfig) -> str:
     if not config.guidelines:
         return _ours_whole()
     try:
-        return Path(config.guidelines).read_text(encoding="utf-8")
+        text = Path(config.guidelines).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"guidelines: {config.guidelines}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"guidelines: {config.guidelines}: not UTF-8 at byte {error.start}"
         ) from None
+    if not text.strip() or not can_be_kept(text):
+        raise InputError(
+            f"guidelines: {config.guidelines}: expected Markdown, without zero characters"
+        )
+    return text
 
 
 def _ours_whole() -> str:

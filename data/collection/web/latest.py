@@ -34,9 +34,24 @@ class LatestFigures:
 
     def get(self, engine: Engine, config: CollectionConfig, language: str, now: float) -> Figures:
         """The figures in this language: of this moment if someone's labels have been invalidated
-        or restored since, else not older than REST, or than TIMES what they cost."""
+        or restored since, else not older than REST, or than TIMES what they cost.
+
+        While somebody has them worked out, others see the last ones: whoever waits holds a thread
+        that annotators need.
+        """
+        kept = self._kept.get(language)
+        if not self._lock.acquire(blocking=kept is None):
+            return kept
+        try:
+            return self._worked_out(engine, config, language, now)
+        finally:
+            self._lock.release()
+
+    def _worked_out(
+        self, engine: Engine, config: CollectionConfig, language: str, now: float
+    ) -> Figures:
         whole = select(func.max(Retraction.id)).where(Retraction.judgement_id.is_(None))
-        with self._lock, reading(engine) as db:
+        with reading(engine) as db:
             kept, last = self._kept.get(language), db.scalar(whole)
             if kept and kept.retraction == last and 0 <= now - kept.numbers["time"] < kept.rest:
                 return kept

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy import text as sql
 
 from glm_jax.data.collection import loading
 from glm_jax.data.collection.loading import load_gold, load_pairs, publish
@@ -71,9 +72,13 @@ def test_responses_are_known_by_id_or_text(engine):
         (pair("other", "b", chosen_id="1"), "response '1' has another text"),
         (pair("a", "b", "r", prompt_id="p"), "prompt 'p' has other messages"),
         (pair("a\0", "c", prompt_id="p"), "cannot be kept"),
+        (pair("a", "c", "r", prompt_id="p\0"), "cannot be kept"),
+        (pair("a", "c", "r", prompt_id="q", category="\0"), "cannot be kept"),
+        (pair("a", "c", prompt_id="p", rejected_id="\0"), "cannot be kept"),
     ],
 )
-def test_an_id_with_two_meanings_changes_nothing(engine, wrong, message):
+def test_an_id_with_two_meanings_changes_nothing(either, wrong, message):
+    engine = either
     known = pair("a", "b", prompt_id="p", chosen_id="1")
     load(engine, [known])
     wrong_here = wrong if wrong.prompt_id else pair("other", "b", prompt_id="p", chosen_id="1")
@@ -150,9 +155,22 @@ def test_guidelines_have_versions(engine):
         assert [publish(db, text, 0.0) for text in ("a", "a", "b", "a")] == [1, 1, 2, 3]
 
 
-@pytest.mark.parametrize("url", ["{}/no/such/folder.db", "{}", "oracle9://x", "://"])
+def test_pairs_are_counted_by_their_numbers(either):
+    """Also after a load that failed; and PostgreSQL's planner hears of them."""
+    with pytest.raises(InputError):
+        load(either, [*(pair(f"{i}", "b") for i in range(700)), pair("a\0", "b")])
+    load(either, [pair(f"{i}", "b") for i in range(700)])
+    load(either, [pair("1", "c")])
+    with reading(either) as db:
+        assert db.scalars(select(Pair.id).order_by(Pair.id)).all() == list(range(1, 702))
+        if either.dialect.name == "postgresql":
+            known = sql("SELECT reltuples FROM pg_class WHERE relname = 'pairs'")
+            assert db.scalar(known) == 701
+
+
+@pytest.mark.parametrize("url", ["{}/no/such/folder.db", "{}", "oracle9://x", "://", "mysql://x"])
 def test_what_is_no_database_is_said(tmp_path, url):
-    with pytest.raises(InputError, match=r"database|pip install"):
+    with pytest.raises(InputError, match=r"expected a path for SQLite, or postgresql://"):
         open_store(url.format(tmp_path))
 
 

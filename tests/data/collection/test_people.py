@@ -37,6 +37,13 @@ def test_a_link_works_until_the_next(engine):
         assert again not in kept and cookie not in kept
 
 
+def test_names_that_look_the_same_are_the_same(engine):
+    composed, decomposed = "Andr\u00e9", "Andre\u0301"
+    with writing(engine) as db:
+        first, second = (invite(db, name, "annotator", 0.0) for name in (composed, decomposed))
+        assert db.scalars(select(Person.name)).all() == [composed] and first != second
+
+
 def test_passwords(engine):
     with writing(engine) as db:
         link = invite(db, "lead", "administrator", 0.0)

@@ -75,6 +75,14 @@ def test_figures_rest_the_longer_the_more_they_cost(there, monkeypatch):
     assert "<svg" not in boss.get("/admin").text
 
 
+def test_nobody_waits_for_figures_that_another_look_works_out(there):
+    boss = there.annotator("lead", "administrator")
+    boss.get("/admin")
+    there.now += 1000 * REST
+    with there.app.app.state.figures._lock:
+        assert boss.get("/admin").status_code == 200
+
+
 def test_a_personal_link_is_shown_once_and_works_until_the_next(there):
     boss = there.annotator("lead", "administrator")
     page = boss.submit("/admin/invite", "/admin", name="Ana", role="annotator").text

@@ -24,6 +24,10 @@ def test_guidelines_have_versions(collection, tmp_path):
         assert len(db.scalars(select(Guidelines)).all()) == 2
     with pytest.raises(InputError, match=r"nothing\.md: No such file"):
         collection(guidelines=str(tmp_path / "nothing.md"))
+    for text in (" \n", "Be\0kind."):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"guidelines\.md: expected Markdown"):
+            collection(guidelines=str(file))
 
 
 def test_a_label_carries_the_guidelines_that_were_shown(collection):

@@ -275,7 +275,8 @@ def test_a_model_writes_more_pairs(collection, pair):
 
 
 def test_health_needs_no_session(collection):
-    assert collection().browser().get("/health").text == "ok"
+    browser = collection().browser()
+    assert browser.get("/health").text == "ok" and browser.head("/health").status_code == 200
 
 
 @pytest.mark.parametrize("key", ["session_hours", "lease_minutes", "annotators", "repeat_distance",
