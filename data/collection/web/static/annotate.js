@@ -3,6 +3,7 @@
 // With it, the next page replaces this one's body, and nothing that was typed is lost.
 
 const IDLE = 60_000; // milliseconds without a sign of life after which nobody is reading
+const DRAFTS = 11; // of the pair that is shown, and of the ten before it for whoever undoes them
 
 // Time: only while the page can be seen and its reader shows signs of life.
 
@@ -24,18 +25,30 @@ document.addEventListener("visibilitychange", tick);
 function filledIn(form) {
   tick();
   form.elements.milliseconds.value = Math.round(active);
-  return new URLSearchParams(new FormData(form)).toString();
+  const fields = new URLSearchParams(new FormData(form));
+  fields.delete("csrf"); // it is the session's, and no part of what was said
+  return fields.toString();
 }
 
+const drafts = () => new Map(JSON.parse(tab.get("drafts") ?? "[]"));
+
 function draft() {
-  const form = $("#judge");
-  if (form) tab.put(form.elements.assignment.value, filledIn(form));
+  const form = $("#judge"), kept = drafts();
+  if (!form) return;
+  kept.delete(form.elements.assignment.value); // so that the newest comes last
+  kept.set(form.elements.assignment.value, filledIn(form));
+  tab.put("drafts", JSON.stringify([...kept].slice(-DRAFTS)));
 }
 addEventListener("pagehide", draft);
 
+function signOut() {
+  // after the draft that leaving the page makes
+  addEventListener("pagehide", () => tab.drop("drafts"), { once: true });
+}
+
 function refill(form) {
   const name = form.elements.assignment.value, keys = [mine("answer") + name, mine("refused") + name];
-  const found = tab.get(name) ?? device.get(keys[0]) ?? device.get(keys[1]);
+  const found = drafts().get(name) ?? device.get(keys[0]) ?? device.get(keys[1]);
   const values = new URLSearchParams(found ?? "");
   active = Number(values.get("milliseconds"));
   if (!found) return;
@@ -71,6 +84,7 @@ function say(text, kind = "") {
 function begin() {
   const form = $("#judge"), notice = $("[data-again]");
   ticked = touched = performance.now();
+  hold();
   if (form) refill(form);
   if (notice) lookAgain(notice);
 }
@@ -125,7 +139,7 @@ function press(target) {
   else target.click();
   if (!target.matches("input")) return;
   $("main").focus({ preventScroll: true }); // in a group, an arrow that scrolls would choose
-  if (!busy) say(target.checked ? spoken(target) : "", "unseen");
+  say(target.checked ? spoken(target) : "", "unseen");
 }
 
 document.addEventListener("keydown", (event) => {
@@ -143,7 +157,7 @@ document.addEventListener("keydown", (event) => {
   const target = $(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (!target) return;
   event.preventDefault();
-  press(target);
+  if (!target.closest("[inert]")) press(target);
 });
 
 document.addEventListener("click", (event) => {
@@ -159,6 +173,7 @@ document.addEventListener("change", (event) => {
 });
 
 document.addEventListener("submit", (event) => {
+  if (event.target.matches("[action='/logout']")) signOut();
   const ours = { judge, undo }[event.target.id];
   if (!ours) return;
   event.preventDefault();

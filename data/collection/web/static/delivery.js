@@ -38,13 +38,21 @@ const waiting = () =>
 async function alone(work) {
   if (busy) return;
   busy = true;
-  $("main").setAttribute("aria-busy", "true");
+  hold();
   try {
     await work();
   } finally {
     busy = false;
-    $("main").removeAttribute("aria-busy");
+    hold();
   }
+}
+
+// What was sent must be what undo fills in: until all is done, nobody changes the form.
+function hold() {
+  const form = $("#judge");
+  if (busy) $("main").setAttribute("aria-busy", "true");
+  else $("main").removeAttribute("aria-busy");
+  if (form) form.inert = busy;
 }
 
 // Asks until our server answers; after so many of its own mistakes only { status: 500 }.
@@ -91,12 +99,13 @@ function post(url, fields) {
 }
 
 async function send(key, body, again = true) {
+  if (!key.startsWith(mine("answer"))) return null; // the page is someone else's by now
   const fields = new URLSearchParams(body);
   fields.set("csrf", $("[name=csrf]").value); // of this session, not of the one before
   const reply = await post("/judge", fields);
   if (reply.status !== 403 || !again) return reply;
   await show("/"); // with the token of a newer session
-  return key.startsWith(mine("answer")) ? send(key, body, false) : null;
+  return send(key, body, false);
 }
 
 const deliver = () => alone(async () => {

@@ -231,3 +231,39 @@ def test_a_page_that_waits_for_pairs(collection, enter, pair):
     assert "Question 7" in page.locator("main").inner_text()
     assert not any(navigates for _, navigates in asked), "no page was loaded anew"
     assert [each.attempt for each in there.judgements()] == [1, 2]
+
+
+def test_two_answers_wait_for_their_annotator(collection, enter):
+    """The page turns to someone else's at the first of them: neither is sent in that name."""
+    there = collection()
+    page = enter(there)
+    first = assignment(page)
+    give(page, "3")
+    next_after(page, first)
+    second = assignment(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.keyboard.press("b")
+    next_after(other, second)
+    assert assignment(other) == first
+    for tab, key in ((page, "1"), (other, "5")):
+        tab.route("**/judge", lambda route: route.abort())
+        give(tab, key)
+        wrong(tab)
+    page.close()
+    page.context.clear_cookies()  # as when the session has ended
+    ben = other.context.new_page()
+    ben.goto(other.url.rstrip("/") + there.link("Ben"))
+    ben.locator("main button").click()
+    ben.wait_for_selector(".name:text('Ben')")
+    sent = []
+    other.on("response", lambda reply: sent.append((reply.request.method, reply.status)))
+    other.unroute("**/judge")
+    other.wait_for_selector(".name:text('Ben')")
+    other.wait_for_selector("main:not([aria-busy])")
+    assert [status for method, status in sent if method == "POST"] == [403]
+    assert kept(other) == ["answer", "answer"] and len(there.judgements()) == 1
+    other.goto(ben.url.rstrip("/") + there.link("Anna"))
+    other.locator("main button").click()
+    other.wait_for_function("() => !Object.keys(localStorage).length")
+    assert {each.assignment_id for each in there.judgements()[1:]} == {first, second}

@@ -83,3 +83,87 @@ def test_the_guidelines_of_the_page(collection, enter):
     page.reload()
     page.keyboard.press("g")
     assert "Be kind." in page.wait_for_selector("dialog[open] .text").inner_text()
+
+
+def turned(page: Any, before: str) -> str:
+    """Which pair is shown, once it is another one and nothing is under way."""
+    page.wait_for_function(
+        """old => {
+            const found = document.querySelector("main:not([aria-busy]) [name=assignment]");
+            return found && found.value !== old;
+        }""",
+        arg=before,
+    )
+    return page.locator("#judge [name=assignment]").input_value()
+
+
+@pytest.mark.parametrize("renewed", [False, True], ids=["one-session", "newer-session"])
+@pytest.mark.parametrize("sent_from", ["comment", "scale"])
+def test_nothing_changes_what_is_under_way(collection, enter, sent_from, renewed):
+    """Neither keys nor clicks: undo fills in what was sent."""
+    there = collection()
+    page = enter(there)
+    asked = []
+    refusals = [{"status": 403, "json": {"error": "stale"}}] * renewed
+
+    def waits(route: Any) -> None:
+        route.fulfill(**refusals.pop()) if refusals else asked.append(route)
+
+    page.route("**/judge", waits)
+    before = page.locator("#judge [name=assignment]").input_value()
+    page.keyboard.press("q")
+    write(page, "as sent")
+    page.locator("label:has([value=left-2])").click()
+    if sent_from == "comment":
+        page.keyboard.press("m")
+    page.keyboard.press("Control+Enter")
+    while not asked:
+        page.wait_for_timeout(20)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.type("5wumore")
+    for name in ("[value=right-1]", "[value=unanswerable]"):
+        box = page.locator(f"label:has({name})").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(*(page.locator("#comment").bounding_box()[side] + 5 for side in "xy"))
+    page.keyboard.type("more")
+    assert chosen(page) == "left-2"
+    asked[0].continue_()
+    page.unroute("**/judge")
+    after = turned(page, before)
+    page.keyboard.press("b")
+    assert turned(page, after) == before
+    assert chosen(page) == "left-2" and page.locator("#comment").input_value() == "as sent"
+    ticked = page.locator("#judge .details input:checked")
+    assert ticked.evaluate_all("all => all.map((field) => field.value)") == ["left"]
+    page.keyboard.press("5")
+    assert chosen(page) == "right-2", "and then it is its annotator's again"
+
+
+def test_drafts_are_few_and_go_with_the_session(collection, enter, pair):
+    """Of the pairs that undo can bring back; with no token, and none of it after signing out."""
+    there = collection([pair(i) for i in range(14)])
+    page = enter(there)
+    token = page.locator("#judge [name=csrf]").input_value()
+    shown = [page.locator("#judge [name=assignment]").input_value()]
+    page.evaluate(
+        """const put = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (...it) { everything += it; put.apply(this, it); };
+        window.everything = "";"""
+    )
+    for i in range(13):
+        write(page, f"thought {i}.")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        shown.append(turned(page, shown[-1]))
+    put, left = page.evaluate("[everything, JSON.stringify({...sessionStorage})]")
+    assert "thought+12." in put and token not in put and "csrf" not in put
+    assert [i for i in range(13) if f"thought+{i}." in left] == [*range(2, 13)], (
+        "one more until this pair has a draft"
+    )
+    for i in reversed(range(3, 13)):
+        page.keyboard.press("b")
+        assert turned(page, shown[i + 1]) == shown[i]
+        assert page.locator("#comment").input_value() == f"thought {i}."
+    page.locator("[action='/logout'] button").click()
+    page.wait_for_selector("form.login")
+    assert page.evaluate("sessionStorage.length + localStorage.length") == 0
