@@ -152,7 +152,7 @@ def enter(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
     def entered(there: Collection, **screen: Any) -> Any:
         contexts.append(browser.new_context(**screen))
         page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)  # a request may hang for 20 s before it is tried again
         if there not in addresses:
             addresses[there] = served(there)
         page.goto(addresses[there] + there.link("Anna"))
