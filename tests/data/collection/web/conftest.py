@@ -151,6 +151,8 @@ def enter(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
 
     def entered(there: Collection, **screen: Any) -> Any:
         contexts.append(browser.new_context(**screen))
+        # Requests can slip through while interception begins: it is on before there is a page.
+        contexts[-1].route("**/nothing-is-here", lambda route: route.continue_())
         page = contexts[-1].new_page()
         page.set_default_timeout(90_000)  # a request may hang for 20 s before it is tried again
         if there not in addresses:
