@@ -180,12 +180,12 @@ def test_two_tabs_lose_no_answer(server, browser):
 def test_an_answer_waits_for_its_annotator(server, browser):
     """Someone else signs in on the device meanwhile: it is neither theirs nor lost."""
     context = browser.new_context(**DESK)
+    context.route("**/judge", lambda route: route.abort())  # no request slips through
     page = entered(server, context, "morning")
-    page.route("**/judge", lambda route: route.abort())
     by_hand(page, 0)
     page.wait_for_selector("#status.wrong")
     entered(server, context, "evening")
-    page.unroute("**/judge")
+    context.unroute("**/judge")
     page.wait_for_selector(".name:text('evening')")
     page.wait_for_function("() => !document.querySelector('[aria-busy]')")
     again = entered(server, context, "morning")
