@@ -90,6 +90,7 @@ def _load(db: Session, items: Iterable[Item], config: CollectionConfig, purpose:
         total = Loaded(*map(sum, zip(total, batch.insert(last + total.pairs), strict=True)))
     if total.pairs:  # some of them before the places that people have come to
         db.execute(update(Person).values(reached=-1))
+    if total.pairs > last:  # more than were there; a model's few at a time change no plan
         analysed(db)
     return total
 
