@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import select
 
 from benchmarks.collection.databases import databases
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment
@@ -37,7 +38,7 @@ def measure(url: str, n_pairs: int, n_people: int, rounds: int) -> dict[str, Any
     engine = open_store(url)
     begin = time.perf_counter()
     with writing(engine) as db:
-        loading.publish(db, "# Guidelines", 0.0)
+        publish(db, "# Guidelines", 0.0)
         loading.load_pairs(db, made_up(n_pairs), config)
         for i in range(n_people):
             people.invite(db, f"person {i}", "annotator", 0.0)

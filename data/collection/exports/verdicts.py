@@ -15,7 +15,7 @@ BATCH = 1000  # rows that are in memory at a time
 
 
 class Verdict(NamedTuple):
-    """A judgement, with its pair and the texts: a row of `verdicts`, in its order."""
+    """A judgement, with its pair and the texts."""
 
     id: int
     verdict: str
@@ -57,35 +57,36 @@ class Verdict(NamedTuple):
 def verdicts(db: Session, *order: Any) -> Iterator[Verdict]:
     """As they were made, or in another order; never all in memory."""
     first, second = aliased(Response), aliased(Response)
+    columns = {
+        "id": Judgement.id,
+        "verdict": Judgement.verdict,
+        "strength": Judgement.strength,
+        "criteria": Judgement.criteria,
+        "flags": Judgement.flags,
+        "comment": Judgement.comment,
+        "milliseconds": Judgement.milliseconds,
+        "guidelines": Judgement.guidelines,
+        "created": Judgement.created,
+        "annotator": Person.name,
+        "swapped": Assignment.swapped,
+        "repeat": Assignment.repeat,
+        "decides": decides(),
+        "pair_id": Pair.id,
+        "purpose": Pair.purpose,
+        "answer": Pair.answer,
+        "prompt_id": Prompt.id,
+        "messages": Prompt.messages,
+        "category": Prompt.category,
+        "language": Prompt.language,
+        "task": Prompt.task,
+        "first_id": first.id,
+        "first_text": first.text,
+        "second_id": second.id,
+        "second_text": second.text,
+    }
     found = db.execute(
         counted()
-        .with_only_columns(
-            Judgement.id,
-            Judgement.verdict,
-            Judgement.strength,
-            Judgement.criteria,
-            Judgement.flags,
-            Judgement.comment,
-            Judgement.milliseconds,
-            Judgement.guidelines,
-            Judgement.created,
-            Person.name,
-            Assignment.swapped,
-            Assignment.repeat,
-            decides(),
-            Pair.id,
-            Pair.purpose,
-            Pair.answer,
-            Prompt.id,
-            Prompt.messages,
-            Prompt.category,
-            Prompt.language,
-            Prompt.task,
-            first.id,
-            first.text,
-            second.id,
-            second.text,
-        )
+        .with_only_columns(*(columns[name] for name in Verdict._fields))
         .join(Person, Assignment.person_id == Person.id)
         .join(Prompt, Pair.prompt_id == Prompt.id)
         .join(first, Pair.first_id == first.id)

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from glm_jax.data.agreement import SHARED
-from glm_jax.data.collection import Refused, loading, people
+from glm_jax.data.collection import Refused, people
 from glm_jax.data.collection.exports import exporting
 from glm_jax.data.collection.labelling import assignment, judging, places
 from glm_jax.data.collection.store import reading, writing
@@ -54,7 +54,7 @@ def publish(request: Request, who: Administrator, form: CheckedForm) -> Response
     now = request.app.state.clock()
     with writing(request.app.state.engine) as db:
         before = guidelines.newest(db).version
-        version = loading.publish(db, text, now)
+        version = guidelines.publish(db, text, now)
         if version != before:
             about = {"version": version}
             db.add(Change(kind="guidelines", by_id=who.person.id, about=about, created=now))

@@ -6,12 +6,13 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from glm_jax.data.collection.loading import publish
 from glm_jax.data.collection.settings import CollectionConfig
-from glm_jax.data.collection.store import can_be_kept
+from glm_jax.data.collection.store import can_be_kept, handing_out
 from glm_jax.data.collection.tables import Guidelines
 from glm_jax.data.collection.web.pages import FILES, LANGUAGES
 from glm_jax.errors import InputError
+
+NEWEST = select(Guidelines).order_by(Guidelines.version.desc()).limit(1)
 
 
 def put(db: Session, config: CollectionConfig, now: float) -> None:
@@ -25,9 +26,20 @@ def put(db: Session, config: CollectionConfig, now: float) -> None:
         publish(db, text, now)
 
 
+def publish(db: Session, text: str, now: float) -> int:
+    """The version of these guidelines (Markdown), a new one if they differ from the last."""
+    handing_out(db)
+    last = db.scalars(NEWEST).first()
+    if last is not None and last.text == text:
+        return last.version
+    version = 1 + (last.version if last else 0)
+    db.add(Guidelines(version=version, text=text, created=now))
+    return version
+
+
 def newest(db: Session) -> Guidelines:
     """What is in force now."""
-    return db.scalars(select(Guidelines).order_by(Guidelines.version.desc()).limit(1)).one()
+    return db.scalars(NEWEST).one()
 
 
 def in_language(text: str, language: str) -> str:

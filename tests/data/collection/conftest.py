@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from benchmarks.collection import databases
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.labelling.assignment import Shown, next_assignment
 from glm_jax.data.collection.settings import CollectionConfig
@@ -97,7 +98,7 @@ def fill_store(
     """
     with writing(engine) as db:
         db.merge(Secret(id=1, text="drawn alike in every run"))
-        loading.publish(db, "# Guidelines\n\nBe fair.", NOW)
+        publish(db, "# Guidelines\n\nBe fair.", NOW)
         loading.load_pairs(db, made_up_samples(prompts, responses), config)
         loading.load_gold(db, made_up_gold("gold", gold), config)
         loading.load_gold(db, made_up_gold("practice", practice), config, purpose="practice")

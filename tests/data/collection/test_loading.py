@@ -8,7 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy import text as sql
 
 from glm_jax.data.collection import loading
-from glm_jax.data.collection.loading import load_gold, load_pairs, publish
+from glm_jax.data.collection.loading import load_gold, load_pairs
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
 from glm_jax.data.collection.tables import Pair, Prompt, Response

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import select
 
-from glm_jax.data.collection.loading import publish
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Guidelines
 from glm_jax.errors import InputError

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from glm_jax.data.collection.loading import publish
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.web import pages
 
