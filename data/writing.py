@@ -29,6 +29,15 @@ def line(row: Mapping[str, Any]) -> bytes:
     return (_JSON.encode(row) + "\n").encode()
 
 
+def array(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """The parts of one JSON array of all rows, for programs that read no JSON lines."""
+    before = b"["
+    for row in rows:
+        yield before + _JSON.encode(row).encode()
+        before = b",\n"
+    yield b"[]\n" if before == b"[" else b"]\n"
+
+
 def write_parts(path: str | Path, parts: Iterable[bytes]) -> None:
     """Write a file part by part, compressed if the name ends in `.gz` or `.zst`."""
     with unfinished(Path(path)) as part, opened(part, Path(path).suffix) as file:

@@ -5,7 +5,8 @@
 Three rounds, each on a database of its own: `killed` (as fast as the server answers, while it gets
 kill -9 and is started again), `paced` (an answer in two seconds from each), `fast` (no pause).
 After each, every label that the server has acknowledged is looked for in the database. Annotators
-and server share the machine's cores. Prints one JSON object.
+and server share the machine's cores. Prints one JSON object; what it promises and does not keep is
+said at the end, with exit status 1.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from glm_jax.data.collection.simulation.simulate import Label, label_all
 from glm_jax.data.collection.tables import Assignment, Judgement, Pair, Prompt, Response
 
 PACE = 2.0  # seconds an answer
+MEDIAN, P99 = 50, 300  # milliseconds that a page or an answer may take at that pace
 LIVES = (0.2, 1.0)  # seconds that a server lives between two kills
 
 
@@ -47,7 +49,7 @@ def load(
     links: Sequence[str], seconds: float, pace: float, server: Server, kills: int = 0
 ) -> tuple[list[Label], float]:
     """All annotators label for so long, and until the last kill; their labels, and the seconds."""
-    over, broken = threading.Event(), []
+    over, failed = threading.Event(), []
 
     def hurt() -> None:
         rng = random.Random(0)
@@ -58,7 +60,7 @@ def load(
                 server.start()
             over.wait(max(0.0, start + seconds - time.monotonic()))
         except RuntimeError as error:
-            broken.append(error)
+            failed.append(error)
         over.set()
 
     start = time.monotonic()
@@ -70,8 +72,8 @@ def load(
     finally:
         over.set()
         clock.join()
-    if broken:
-        raise broken[0]
+    if failed:
+        raise failed[0]
     return labels, time.monotonic() - start
 
 
@@ -138,6 +140,21 @@ def measure(
     }  # fmt: skip
 
 
+def broken(told: dict[str, dict[str, Any]]) -> list[str]:
+    """What the rounds show that must not be."""
+    found = [
+        f"{name}: {fault} {labels}"
+        for name, of in told.items()
+        for fault in ("lost", "twice", "wrong")
+        if (labels := of[fault])
+    ]
+    found += [f"{name}: no labels" for name, of in told.items() if not of["acknowledged"]]
+    for what, limit in (("median", MEDIAN), ("p99", P99)):
+        if (took := told["paced"]["all_ms"][what]) >= limit:
+            found.append(f"paced: {what} {took} ms, not below {limit}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--annotators", type=int, default=64)
@@ -165,6 +182,8 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
     }  # fmt: skip
     print(json.dumps(about | told, indent=2))
+    if faults := broken(told):
+        raise SystemExit("\n".join(faults))
 
 
 if __name__ == "__main__":

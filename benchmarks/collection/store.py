@@ -16,7 +16,6 @@ import numpy as np
 from sqlalchemy import select
 
 from benchmarks.collection.databases import databases
-from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.labelling.answers import Answer
 from glm_jax.data.collection.labelling.assignment import next_assignment
@@ -24,6 +23,7 @@ from glm_jax.data.collection.labelling.judging import judge
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
 from glm_jax.data.collection.tables import Person
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.records import Pair
 
 

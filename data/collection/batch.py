@@ -93,6 +93,8 @@ class Batch:
     def _prompt(self, item: Item) -> str:
         """The id of a prompt: as given, unless its messages are known by another."""
         name, key = _prompt_id(item), _key(item)
+        if self.keys.get(name, key) != key and isinstance(item, records.Sample):
+            name = key  # ids of samples may be the numbers of lines, in other files of others
         if self.keys.get(name, key) != key:
             raise InputError(f"{item.id!r}: the prompt {name!r} has other messages elsewhere")
         if key in self.prompts:
@@ -168,7 +170,8 @@ def _key(item: Item) -> str:
 
 def _given(item: Item) -> set[str]:
     """The ids that its responses come with."""
-    return set() if isinstance(item, records.Sample) else {item.chosen_id, item.rejected_id} - {None}
+    ids = () if isinstance(item, records.Sample) else (item.chosen_id, item.rejected_id)
+    return {name for name in ids if name is not None}
 
 
 def _digest(text: str) -> str:

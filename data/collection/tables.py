@@ -143,7 +143,7 @@ class Judgement(Table):
     criteria: Mapped[dict[str, Any]]  # helpfulness, harmlessness, fluency: first, second or tie
     flags: Mapped[list[Any]]  # of the prompt, from `records.Quality`
     comment: Mapped[str | None]
-    milliseconds: Mapped[int]  # visible, active time
+    milliseconds: Mapped[int | None]  # visible, active time; unknown without our script
     guidelines: Mapped[int | None] = mapped_column(ForeignKey("guidelines.version"))
     created: Mapped[float]
 

@@ -60,7 +60,9 @@ def _are_old_answers(value: Any) -> bool:
 
 
 def _answers(row: Row) -> Iterator[Answer]:
-    """Every submitted answer to every question."""
+    """Every submitted answer to every question; `annotators`, of our own export, names users."""
+    annotators = row.get("annotators")
+    names = annotators if isinstance(annotators, Mapping) else {}
     if _is_nested(row):
         asked: dict[str, Any] = dict(row["responses"])
     elif _is_flat(row):
@@ -76,7 +78,8 @@ def _answers(row: Row) -> Iterator[Answer]:
             if answer.get("status") in (None, "submitted") and answer.get("value") is not None:
                 if answer.get("user_id") is None:
                     raise ValueError(f"field '{question}.{i}.user_id' is missing")
-                yield Answer(question, str(answer["user_id"]), answer["value"])
+                user = str(answer["user_id"])
+                yield Answer(question, str(names.get(user, user)), answer["value"])
 
 
 def _joined(row: Row, name: str) -> list[dict[str, Any]]:

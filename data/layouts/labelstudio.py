@@ -118,8 +118,12 @@ def _shown(item: Row) -> str:
 
 
 def _known(annotation: Row) -> dict[str, Any]:
-    """Who made it, and in how many milliseconds; `lead_time` is in seconds."""
+    """Who made it, and in how many milliseconds; `lead_time` is in seconds.
+
+    Our own export has `annotator`: a name need be no account of the tool's.
+    """
     who, seconds = annotation.get("completed_by"), annotation.get("lead_time")
+    who = annotation.get("annotator", who)
     who = who.get("email", who.get("id")) if isinstance(who, Mapping) else who
     told = {"annotator": None if who is None else str(who)}
     is_time = isinstance(seconds, int | float)

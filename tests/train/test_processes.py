@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from ppo_example import WORDS, example, logged, weights
+from ppo_example import WORDS, close, example, logged, weights
 
 from glm_jax import configuration, processes
 from glm_jax.checkpoint.pretrained import save_pretrained
@@ -145,15 +145,6 @@ def both(folder) -> Pair:
         TRAINERS[name].run(config)
     assert pair.ended() == [1, 1], pair.said(0) + pair.said(1)
     return pair
-
-
-def close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
-    for name, w in expected.items():
-        # what a bias of keys adds where nothing is rotated, softmax does not see: its gradient is
-        # rounding, which Adam takes for a direction
-        seen = slice(4) if name.endswith("k_proj.bias") else slice(None)
-        np.testing.assert_allclose(found[name][seen], w[seen], atol=1e-5, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

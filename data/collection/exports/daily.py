@@ -34,6 +34,7 @@ def daily(db: Session) -> Iterator[dict[str, Any]]:
     for (at, person), numbers in sorted(rows.items()):
         mine = found.take(np.array(numbers))
         gold, said = mine.gold().votes(), mine.labels().verdict_N
+        seconds_N = mine.seconds_N[~np.isnan(mine.seconds_N)]
         second, ties, first, unable, unwilling = np.bincount(said, minlength=len(VERDICTS)).tolist()
         told = (
             at,
@@ -46,8 +47,8 @@ def daily(db: Session) -> Iterator[dict[str, Any]]:
             int(mine.repeat_N.sum()),
             len(gold),
             int((gold.verdict_N == gold.right_N).sum()),
-            round(float(np.median(mine.seconds_N)), 1),
-            round(float(mine.seconds_N.sum()) / HOUR, 3),
+            round(float(np.median(seconds_N)), 1) if len(seconds_N) else None,
+            round(float(seconds_N.sum()) / HOUR, 3),
         )
         yield dict(zip(COLUMNS, told, strict=True))
 

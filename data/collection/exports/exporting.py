@@ -6,6 +6,7 @@ not count is in none of them; "cannot judge" and "unwilling" prefer nothing and 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -89,8 +90,8 @@ KINDS: dict[str, tuple[Callable[[Session], Iterator[dict[str, Any]]], str]] = {
     "aggregated": (aggregated, "jsonl"),
     "gold": (gold, "jsonl"),
     "repeats": (repeats, "jsonl"),
-    "argilla": (argilla, "jsonl"),
-    "labelstudio": (labelstudio, "jsonl"),
+    "argilla": (argilla, "json"),
+    "labelstudio": (labelstudio, "json"),
     "prompts": (prompt_quality, "jsonl"),
     "daily": (daily, "csv"),
 }
@@ -105,18 +106,22 @@ def rows(db: Session, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def encoded(kind: str, found: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """The rows as the lines of a file."""
-    return as_csv(found) if KINDS[kind][1] == "csv" else map(writing.line, found)
+    """The rows as the parts of a file in the format of the kind."""
+    lines = partial(map, writing.line)
+    return {"csv": as_csv, "json": writing.array, "jsonl": lines}[KINDS[kind][1]](found)
 
 
 def export(db: Session, kind: str, path: str | Path, watched: Callable[[Rows], Rows] = iter) -> int:
     """Writes an export to a file, which appears whole or not at all; how many rows there were.
 
     `watched` passes the rows on and sees them go, for a progress bar. The file is compressed if its
-    name ends in `.gz` or `.zst`. Raises InputError for an unknown kind, and where there is nothing
-    to write.
+    name ends in `.gz` or `.zst`. Raises InputError for an unknown kind, a name that promises
+    another format, and where there is nothing to write.
     """
     found, n = watched(rows(db, kind)), 0
+    suffix = f".{KINDS[kind][1]}"
+    if suffix not in Path(path).suffixes[-2:]:
+        raise InputError(f"{path}: expected a name that ends in {suffix}, as {kind} is written")
 
     def counted() -> Iterator[dict[str, Any]]:
         nonlocal n

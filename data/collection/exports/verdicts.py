@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
     criteria: dict[str, Any]
     flags: list[Any]
     comment: str | None
-    milliseconds: int
+    milliseconds: int | None
     guidelines: int | None
     created: float
     annotator: str

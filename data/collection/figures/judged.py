@@ -28,7 +28,7 @@ class Judged:
     repeat_N: np.ndarray  # bool
     to_decide_N: np.ndarray  # bool: asked of a senior for want of a majority
     decides_N: np.ndarray  # bool: settles what the others say
-    seconds_N: np.ndarray  # visible, active time
+    seconds_N: np.ndarray  # visible, active time; NaN where nobody measured it
     created_N: np.ndarray  # seconds since 1970
     longer_N: np.ndarray  # characters that the first response is longer than the second
     names: list[str]

@@ -102,6 +102,7 @@ def throughput(found: Judged, now: float) -> dict[str, Any]:
 def seconds(seconds_N: np.ndarray) -> dict[str, Any]:
     """Quartiles of the visible, active time a pair, and its sum; a histogram of all but the
     slowest in a hundred."""
+    seconds_N = seconds_N[~np.isnan(seconds_N)]
     if not len(seconds_N):
         return {"quartiles": None, "hours": 0.0, "n": 0, "histogram": None}
     *quartiles, last = np.quantile(seconds_N, (0.25, 0.5, 0.75, 0.99)).tolist()

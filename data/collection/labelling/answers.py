@@ -29,8 +29,8 @@ class Answer:
     flags: tuple[str, ...] = ()
     "of the prompt: unclear_intention, unclear_semantics, unanswerable"
     comment: str | None = None
-    milliseconds: int = 0
-    "of visible, active time"
+    milliseconds: int | None = None
+    "of visible, active time; None: nobody measured it"
     guidelines: int | None = None
     "the version that was in force when the pair was shown; None: nothing is known of it"
     attempt: int | None = None
@@ -47,7 +47,7 @@ def checked(answer: Answer, swapped: bool, config: CollectionConfig) -> dict[str
     prefers = answer.side in ("left", "right")
     if prefers and answer.strength not in STRENGTHS:
         raise Refused("say whether the answer is slightly (1) or clearly (2) better")
-    if not 0 <= answer.milliseconds <= LONGEST_TIME:
+    if not 0 <= (answer.milliseconds or 0) <= LONGEST_TIME:
         raise Refused("the time on the page is not between zero and a day")
     return {
         "verdict": verdict,

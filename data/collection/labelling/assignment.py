@@ -56,10 +56,11 @@ OPEN = (
     .order_by(Assignment.number)
     .limit(1)
 )
+IS_HELD = Assignment.fate == "open", ~Assignment.repeat, Pair.purpose == "label"
 HELD = (  # and can be given to others
     select(Assignment)
     .join(Pair)
-    .where(Assignment.fate == "open", ~Assignment.repeat, Pair.purpose == "label")
+    .where(*IS_HELD)
     .with_for_update(key_share=True, of=Assignment)
     .execution_options(populate_existing=True)
 )
@@ -134,6 +135,12 @@ def reassign(db: Session, person: Person, by: Person, config: CollectionConfig, 
     about = {"pairs": len(returned)}
     db.add(Change(kind="reassigned", person_id=person.id, by_id=by.id, about=about, created=now))
     return len(returned)
+
+
+def held(db: Session) -> dict[int, int]:
+    """How many labels of each person `reassign` would give to others."""
+    found = select(Assignment.person_id, func.count()).join(Pair).where(*IS_HELD)
+    return dict(db.execute(found.group_by(Assignment.person_id)).all())
 
 
 def _return(db: Session, held: Sequence[Assignment]) -> None:

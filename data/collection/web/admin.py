@@ -90,7 +90,9 @@ def export(request: Request, kind: str) -> Response:
     if kind not in exporting.KINDS:
         raise HTTPException(404)
     suffix = exporting.KINDS[kind][1]
-    types = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+    types = {
+        "csv": "text/csv; charset=utf-8", "json": "application/json", "jsonl": "application/jsonl"
+    }  # fmt: skip
 
     def parts() -> Iterator[bytes]:
         with reading(request.app.state.engine) as db:
@@ -115,6 +117,7 @@ def _page(request: Request, invited: dict[str, str] | None = None) -> Response:
             numbers=latest.numbers,
             panels=latest.panels,
             people=everybody,
+            held=assignment.held(db),
             invalidated=set(db.scalars(places.invalidated())),
             figures={row["name"]: row for row in latest.numbers["annotators"]},
             events=_events(db),

@@ -99,7 +99,7 @@ def _answer(form: FormData) -> Answer:
         criteria={name: _text(form, name) for name in CRITERIA if _text(form, name)},
         flags=tuple(map(str, form.getlist("flags"))),
         comment=_text(form, "comment"),
-        milliseconds=_number(_text(form, "milliseconds"), "milliseconds") or 0,
+        milliseconds=_number(_text(form, "milliseconds"), "milliseconds"),
         guidelines=_number(_text(form, "guidelines"), "guidelines") or 0,  # every page names one
         attempt=_number(_text(form, "attempt"), "attempt"),
     )

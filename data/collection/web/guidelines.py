@@ -16,13 +16,15 @@ NEWEST = select(Guidelines).order_by(Guidelines.version.desc()).limit(1)
 
 
 def put(db: Session, config: CollectionConfig, now: float) -> None:
-    """Makes the configured text the newest version if it never was one.
+    """Makes the configured text the newest version if it never was one; ours if there is none yet.
 
-    A server that starts again must not take back what an administrator has published since.
-    Raises InputError when the file cannot be read.
+    A server that starts again, or is a newer one, must not take back what an administrator has
+    published since. Raises InputError when the file cannot be read.
     """
     text = _configured(config)
-    if db.scalars(select(Guidelines).where(Guidelines.text == text)).first() is None:
+    before = db.scalars(NEWEST).first()
+    known = select(Guidelines).where(Guidelines.text == text)
+    if before is None or (config.guidelines and db.scalars(known).first() is None):
         publish(db, text, now)
 
 

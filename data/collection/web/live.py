@@ -12,6 +12,7 @@ from glm_jax.data.collection.loading import load_pairs
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import writing
 from glm_jax.data.records import Pair, Sample
+from glm_jax.errors import InputError
 
 Sampler: TypeAlias = Callable[[], Iterable[Pair | Sample]]
 "samples answers to the next few prompts; nothing when there are no more prompts"
@@ -45,6 +46,10 @@ class LiveSampling:
             with writing(self._engine) as db:
                 load_pairs(db, self._made, self._config)
             self._made = []
+        except InputError:  # these would be refused for ever
+            self._made = []
+            log.exception("what the model wrote cannot be kept")
+            self._rests_until = time.monotonic() + REST
         except Exception:
             log.exception("the model wrote no new pairs")
             self._rests_until = time.monotonic() + REST

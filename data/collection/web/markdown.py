@@ -38,9 +38,17 @@ def render(text: str, lower: int = 2) -> Markup:
     busy, more than LONGEST characters or CELLS of a table, is shown as it was written. So is what
     would not be seen: an answer is judged by all of it.
     """
-    if len(text) > LONGEST or _cells(text) > CELLS:
-        return _as_written(text)
-    return _rendered(text, lower)
+    return render_alike(text, lower=lower)[0]
+
+
+def render_alike(*texts: str, lower: int = 2) -> list[Markup]:
+    """Texts that are compared: if one of them is shown as it was written, all are."""
+    seen = [text for text in texts if _can_be_seen(text)]
+    too_much = any(len(text) > LONGEST or _cells(text) > CELLS for text in seen)
+    made = {text: None if too_much else _rendered(text, lower) for text in seen}
+    if None in made.values():
+        made = {text: Markup("<pre>{}</pre>").format(text) for text in seen}
+    return [made.get(text) or Markup("") for text in texts]
 
 
 def _cells(text: str) -> int:
@@ -50,7 +58,8 @@ def _cells(text: str) -> int:
 
 
 @lru_cache(REMEMBERED)
-def _rendered(text: str, lower: int) -> Markup:
+def _rendered(text: str, lower: int) -> Markup | None:
+    """None if something of it would not be seen."""
     made = _markdown.render(text, {"lower": lower})
     clean = nh3.clean(
         made,
@@ -62,13 +71,7 @@ def _rendered(text: str, lower: int) -> Markup:
     )
     # addresses that no browser would understand are gone
     is_whole = made.count("<a href=") == clean.count("<a href=")
-    if is_whole and _can_be_seen(Markup(clean).striptags()):
-        return Markup(clean)
-    return _as_written(text)
-
-
-def _as_written(text: str) -> Markup:
-    return Markup("<pre>{}</pre>").format(text) if _can_be_seen(text) else Markup("")
+    return Markup(clean) if is_whole and _can_be_seen(Markup(clean).striptags()) else None
 
 
 def _can_be_seen(text: str) -> bool:

@@ -43,7 +43,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["markdown"] = markdown.render
     environment.filters |= {f.__name__: f for f in (count, duration, moment, number, percent)}
-    environment.globals["static"] = static
+    environment.globals |= {"static": static, "alike": markdown.render_alike}
     return environment
 
 

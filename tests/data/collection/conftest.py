@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Engine, select
 
 from benchmarks.collection import databases
-from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection import loading, people
 from glm_jax.data.collection.labelling.assignment import Shown, next_assignment
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, writing
 from glm_jax.data.collection.tables import Person, Secret, Table
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.records import Pair, Sample
 
 NOW = 1_700_000_000.0

@@ -1,5 +1,7 @@
 """Pairs that a model makes while people wait: what failed once is made later, and nothing twice."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import func, select
 
@@ -7,6 +9,7 @@ from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import reading
 from glm_jax.data.collection.tables import Pair
 from glm_jax.data.collection.web import live
+from glm_jax.errors import InputError
 from tests.data.collection.conftest import made_up_samples
 
 CONFIG = CollectionConfig()
@@ -57,3 +60,10 @@ def test_what_could_not_be_kept_is_not_lost(engine, told, monkeypatch):
     monkeypatch.setattr(live, "load_pairs", load)
     run(live.LiveSampling(lambda: next(answers), engine, CONFIG), 3)
     assert told() == [OSError] and pairs(engine) == 2
+
+
+def test_what_is_refused_does_not_stand_in_the_way(engine, told):
+    first, second = list(made_up_samples(2, 2))[:2], list(made_up_samples(2, 2))[2:]
+    answers = iter([[replace(first[0], text="a\0"), first[1]], second])
+    run(live.LiveSampling(lambda: next(answers), engine, CONFIG), 2)
+    assert told() == [InputError] and pairs(engine) == 1

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from benchmarks.collection.databases import databases, programs
-from benchmarks.collection.load import found, judge, measure
+from benchmarks.collection.load import broken, found, judge, measure
 from benchmarks.collection.server import Server, invited, samples
 from glm_jax.data import records
 from glm_jax.data.collection import store
@@ -43,6 +43,22 @@ def test_time_can_pass_faster_for_annotators(tmp_path):
     with store.reading(store.open_store(db)) as session:
         times = list(session.scalars(select(Judgement.milliseconds)))
     assert len(times) == 4 and min(times) >= 10_000
+
+
+def test_what_a_measurement_must_not_show():
+    good = {"acknowledged": 9, "lost": 0, "twice": 0, "wrong": 0}
+    rounds = {name: dict(good) for name in ("killed", "paced", "fast")}
+    rounds["paced"]["all_ms"] = {"median": 49.9, "p99": 299.9}
+    assert broken(rounds) == []
+    rounds["killed"]["lost"] = 2
+    rounds["fast"]["acknowledged"] = 0
+    rounds["paced"]["all_ms"] = {"median": 50.0, "p99": 300.0}
+    assert broken(rounds) == [
+        "killed: lost 2",
+        "fast: no labels",
+        "paced: median 50.0 ms, not below 50",
+        "paced: p99 300.0 ms, not below 300",
+    ]
 
 
 def test_what_is_lost_twice_or_wrong_is_found(tmp_path):

@@ -9,10 +9,10 @@ from sqlalchemy import text as sql
 
 from glm_jax.data.collection import loading
 from glm_jax.data.collection.loading import load_gold, load_pairs
-from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.settings import CollectionConfig
 from glm_jax.data.collection.store import open_store, reading, writing
 from glm_jax.data.collection.tables import Pair, Prompt, Response
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.records import Pair as Record
 from glm_jax.data.records import Sample
 from glm_jax.errors import InputError
@@ -123,6 +123,14 @@ def test_a_prompt_is_known_by_its_messages(engine):
     with reading(engine) as db:
         texts = Counter(db.scalars(select(Response.text)))
         assert set(texts.values()) == {1} and len(db.scalars(select(Prompt)).all()) == 1
+
+
+def test_ids_of_samples_are_numbers_of_lines(engine):
+    """Of files that have none, so that two of them call different prompts alike."""
+    found = [replace(sample(i, f"text {i}", prompt), id="1") for prompt in "qr" for i in range(2)]
+    assert load(engine, found[:2])[:3] == (1, 2, 1)
+    assert load(engine, found[2:])[:3] == (1, 2, 1)
+    assert load(engine, found) == (0, 0, 0, 2, 0)
 
 
 @pytest.mark.parametrize("purpose", ["gold", "practice"])

@@ -149,6 +149,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && form && !$("dialog[open]")) {
     if (writing ? !control : event.target.matches("a, button, summary")) return;
     event.preventDefault();
+    if (event.repeat) return; // held down: the next pair is not answered by it
     askCriteria(form);
     return form.requestSubmit();
   }

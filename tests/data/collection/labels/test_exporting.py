@@ -5,11 +5,15 @@ import gzip
 import json
 from collections import Counter
 from random import Random
+from uuid import UUID
 
 import pytest
 
 from glm_jax.data import records
 from glm_jax.data.collection.exports import exporting
+from glm_jax.data.collection.figures.statistics import statistics
+from glm_jax.data.collection.store import reading, writing
+from glm_jax.data.collection.tables import Table
 from glm_jax.data.filters import filter_pairs
 from glm_jax.data.records import Pair
 from glm_jax.errors import InputError
@@ -49,14 +53,14 @@ def truth(scene):
 
 
 def exported(scene, kind, path):
-    path = path / f"{kind}.jsonl"
-    n = exporting.export(scene.db, kind, path)
-    assert n == len(path.read_text().splitlines())
+    path = path / f"{kind}.{exporting.KINDS[kind][1]}"
+    assert exporting.export(scene.db, kind, path) == len(lines(path))
     return path
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [*map(json.loads, text.splitlines())]
 
 
 def votes_of(truth, better, worse):
@@ -205,6 +209,49 @@ def test_other_tools_rows_keep_who_and_how_long(scene, tmp_path):
         assert [p.milliseconds for p in found] == milliseconds
 
 
+def test_other_tools_can_import_it(scene, tmp_path):
+    """One array each; whoever made a label need have no account there."""
+    pair = scene.pair()
+    for name in ("ann", "ben"):
+        scene.judge(name, pair, "first", criteria={"fluency": "tie"})
+    argilla, labelstudio = (lines(exported(scene, k, tmp_path)) for k in ("argilla", "labelstudio"))
+    users = [answer["user_id"] for r in argilla for a in r["responses"].values() for answer in a]
+    assert len({UUID(user) for user in users}) == 2
+    assert {name for record in argilla for name in record["annotators"].values()} == {"ann", "ben"}
+    made = [annotation for task in labelstudio for annotation in task["annotations"]]
+    assert len(made) == 2 and all("completed_by" not in annotation for annotation in made)
+
+
+def test_time_that_nobody_measured_is_no_time(scene, tmp_path):
+    """Of pages without our script."""
+    scene.judge("u", scene.pair(), "first", milliseconds=None)
+    for kind in ("raw", "labelstudio"):
+        assert records.read(exported(scene, kind, tmp_path), Pair)[0].milliseconds is None
+    told = statistics(scene.db, NOON)["seconds"]
+    assert (told["n"], told["quartiles"]) == (0, None)
+    assert [row["median_seconds"] for row in exporting.rows(scene.db, "daily")] == [None]
+    scene.judge("u", scene.pair(), "first", milliseconds=7000)
+    assert statistics(scene.db, NOON)["seconds"]["quartiles"] == [7, 7, 7]
+    assert [row["median_seconds"] for row in exporting.rows(scene.db, "daily")] == [7]
+
+
+def test_either_database_tells_the_same(scene, truth, either):
+    """PostgreSQL's cursors and its SQL, against SQLite in memory."""
+    scene.pair("y", "z", prompt="q1").decision = scene.judge(
+        "boss", scene.pair("x", "z", prompt="q1"), "tie", to_decide=True
+    ).id
+    with writing(either) as db:
+        for table in Table.metadata.sorted_tables:
+            rows = [row._asdict() for row in scene.db.execute(table.select())]
+            if rows:
+                db.execute(table.insert(), rows)
+    with reading(either) as db:
+        for kind in exporting.KINDS:
+            found = list(exporting.rows(db, kind))
+            assert found == list(exporting.rows(scene.db, kind)) and found, kind
+        assert statistics(db, NOON) == statistics(scene.db, NOON)
+
+
 def test_prompts_are_labelled_by_most_people(scene, tmp_path):
     for prompt, *people in [
         ("clear", [], []),
@@ -245,6 +292,10 @@ def test_a_file_is_there_whole_or_not_at_all(scene, tmp_path):
         exporting.export(scene.db, "raw", tmp_path / "raw.jsonl")
     with pytest.raises(InputError, match="unknown export 'all'; there are: raw, aggregated"):
         exporting.export(scene.db, "all", tmp_path / "all.jsonl")
+    with pytest.raises(
+        InputError, match=r"all\.jsonl: expected a name that ends in \.json, as arg"
+    ):
+        exporting.export(scene.db, "argilla", tmp_path / "all.jsonl")
     assert not list(tmp_path.iterdir())
     scene.judge("u", scene.pair(), "first")
     assert exporting.export(scene.db, "raw", tmp_path / "raw.jsonl.gz") == 1

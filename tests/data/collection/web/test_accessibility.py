@@ -87,11 +87,17 @@ def test_pages_without_a_pair(collections, enter, pair, look):
     assert not found
 
 
-def test_pages_of_who_signs_in(collection, enter, look):
-    there = collection()
+def test_pages_of_who_signs_in(collection, enter, pair, look):
+    """The administrator's page with everything that it can show."""
+    there = collection([pair(i) for i in range(24)], overlap=1.0, annotators=2)
+    for name, side in (("Ana", "left-2"), ("Bo", "right-1")):
+        annotator = there.annotator(name)
+        for _ in range(24):
+            annotator.submit("/judge", side=side, milliseconds="2000")
     there.link("lead", "administrator")
     with writing(there.engine) as db:
-        people.set_password(db, db.scalars(select(Person)).one(), PASSWORD)
+        lead = db.scalars(select(Person).where(Person.name == "lead")).one()
+        people.set_password(db, lead, PASSWORD)
     page = enter(there, **look)
     page.context.clear_cookies()
     page.goto(f"{page.url}login")
@@ -102,4 +108,19 @@ def test_pages_of_who_signs_in(collection, enter, look):
         page.locator("main button.send").click()
         page.wait_for_url(there)
         found += faults(page)
+    assert page.locator("svg").count() >= 5 and page.locator(".odd").count() == 2
+    for language in ("zh", "en"):
+        page.locator("button[name=language]").click()
+        page.wait_for_selector(f"html[lang={language}]")
+        page.evaluate(
+            "document.querySelectorAll('details').forEach((each) => { each.open = true })"
+        )
+        found += faults(page)
+    page.locator(".managed [name=reason]").first.fill("at random")
+    page.locator(".managed form[action$=invalidate] button").first.click()
+    page.wait_for_selector(".events li")
+    page.locator(".invite [name=name]").fill("Cy")
+    page.locator(".invite button").click()
+    page.wait_for_selector(".invited")
+    found += faults(page)
     assert not found

@@ -155,10 +155,14 @@ def test_invalid_labels_leave_figures_and_exports_at_once_and_come_back(there):
 
 def test_open_pairs_go_to_others(there):
     boss, ana = there.annotator("lead", "administrator"), there.annotator("Ana")
+    button = 'action="/admin/reassign"'
+    assert button not in boss.get("/admin").text
     ana.get("/")
     assert [row.fate for row in found(there, Assignment)] == ["open"]
+    assert button in boss.get("/admin").text, "at once, whatever the figures say"
     act(there, boss, "reassign", "Ana")
     assert [row.fate for row in found(there, Assignment)] == ["returned"]
+    assert button not in boss.get("/admin").text
 
 
 def test_guidelines_get_versions_that_a_restart_keeps(there):
@@ -188,8 +192,8 @@ def test_downloads_are_what_the_command_writes(there, tmp_path):
             if kind in ("gold", "repeats"):
                 assert answer.content == b""
                 continue
-            exporting.export(db, kind, tmp_path / kind)
-        assert answer.content == (tmp_path / kind).read_bytes()
+            exporting.export(db, kind, tmp_path / f"{kind}.{suffix}")
+        assert answer.content == (tmp_path / f"{kind}.{suffix}").read_bytes()
     (tmp_path / "raw.jsonl").write_bytes(boss.get("/admin/export/raw").content)
     pairs = records.read(tmp_path / "raw.jsonl", Pair)
     assert sorted((p.annotator, p.tie) for p in pairs) == [("Ana", 0)] * 5 + [("Bo", 1)] * 5

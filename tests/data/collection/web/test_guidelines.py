@@ -3,9 +3,10 @@
 import pytest
 from sqlalchemy import select
 
-from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.tables import Guidelines
+from glm_jax.data.collection.web import guidelines
+from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.errors import InputError
 
 
@@ -28,6 +29,14 @@ def test_guidelines_have_versions(collection, tmp_path):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=r"guidelines\.md: expected Markdown"):
             collection(guidelines=str(file))
+
+
+def test_a_newer_release_takes_nothing_back(collection, monkeypatch):
+    """Its own text may have changed; what a collection says is the administrator's affair."""
+    with writing(collection().engine) as db:
+        publish(db, "Be kind.", 0.0)
+    monkeypatch.setattr(guidelines, "_ours_whole", lambda: "Of another release.")
+    assert "Be kind." in collection().annotator("Anna").get("/guidelines").text
 
 
 def test_a_label_carries_the_guidelines_that_were_shown(collection):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from glm_jax.data.collection.web.markdown import render
+from glm_jax.data.collection.web.markdown import LONGEST, render, render_alike
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,14 @@ def test_whoever_judges_an_answer_sees_all_of_it(written, first, more):
 def test_nothing_is_nothing(nothing):
     """The page says so in its own words."""
     assert not render(nothing)
+
+
+@pytest.mark.parametrize("other", ["*b* " * LONGEST, "x [y](http://[)"], ids=["long", "unseen"])
+def test_answers_that_are_compared_look_alike(other):
+    """Or the longer one would be the one that is hard to read."""
+    assert render("# a").startswith("<h3>")
+    assert render_alike("# a", other) == [f"<pre>{text}</pre>" for text in ("# a", other)]
+    assert render_alike("", "# a") == ["", "<h3>a</h3>\n"]
 
 
 WIDE = "|a" * 60 + "|\n" + "|-" * 60 + "|\n"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from glm_jax.data.collection.web.guidelines import publish
 from glm_jax.data.collection.store import writing
 from glm_jax.data.collection.web import pages
+from glm_jax.data.collection.web.guidelines import publish
 
 
 def write(page: Any, comment: str) -> None:
@@ -51,6 +51,53 @@ def test_another_language_keeps_what_was_typed(collection, enter):
     (judgement,) = there.judgements()
     assert judgement.comment == "typed" and judgement.flags == ["unclear_intention"]
     assert judgement.criteria and judgement.milliseconds >= 250
+
+
+def test_only_visible_active_time_counts(collection, enter):
+    """Ten seconds; then hidden; then 65 of which the last five are without a sign of life."""
+    there = collection()
+    page = enter(there)
+    page.clock.install()
+    page.reload()
+    page.clock.run_for(10_000)
+    for state, seconds in (("hidden", 300), ("visible", 0)):
+        page.evaluate(
+            """state => {
+                Object.defineProperty(document, "visibilityState", {value: state, configurable: 1});
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            state,
+        )
+        page.clock.run_for(1000 * seconds)
+    page.keyboard.press("1")
+    page.clock.run_for(65_000)
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => !document.querySelector('[name=side]:checked')")
+    (judgement,) = there.judgements()
+    assert 69_000 <= judgement.milliseconds <= 72_000
+
+
+def test_a_held_key_answers_one_pair(collection, enter):
+    """Not also the next one, which undo has brought back half filled in."""
+    there = collection()
+    page = enter(there)
+    first = page.locator("#judge [name=assignment]").input_value()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    second = turned(page, first)
+    page.keyboard.press("2")
+    page.keyboard.press("b")
+    assert turned(page, second) == first
+    page.keyboard.down("Enter")
+    assert turned(page, first) == second and chosen(page) == "left-1"
+    page.keyboard.down("Enter")
+    page.wait_for_timeout(300)
+    assert page.locator("#judge [name=assignment]").input_value() == second
+    assert len(there.judgements()) == 2
+    page.keyboard.up("Enter")
+    page.keyboard.press("Enter")
+    turned(page, second)
+    assert len(there.judgements()) == 3
 
 
 @pytest.mark.parametrize("lost", ["network", "session"])

@@ -48,6 +48,8 @@ def test_from_the_personal_link_to_a_judgement(collection):
     assert judgement.milliseconds == 1234 and judgement.guidelines == 1
     assert browser.get("/").text.count("<progress") == 1
     assert 'value="1"></progress>' in browser.get("/").text
+    browser.submit("/judge", side="tie")
+    assert there.judgements()[1].milliseconds is None, "no script measured it"
 
 
 @pytest.mark.parametrize(
