@@ -15,7 +15,7 @@ WORKERS ?= 2
 
 test: $(READY_FOR_TESTS)
 	@echo "make: running the tests (half an hour on two CPU cores at first, then less: programs are cached)"
-	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-aot: $(READY_FOR_TESTS)
 	@echo "make: compiling for TPU slices, without one (half an hour on two CPU cores)"
