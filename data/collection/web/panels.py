@@ -67,9 +67,13 @@ def _histogram(found: Mapping[str, Any], t: Mapping[str, str]) -> Panel | None:
 def _seconds(
     names: Sequence[str], people: Sequence[Mapping[str, Any]], t: Mapping[str, str]
 ) -> Panel | None:
-    quartiles = [row["seconds"]["quartiles"] for row in people]
-    low, middle, high = ([row[i] for row in quartiles] for i in range(3))
-    return _forest(t["seconds"], names, middle, low, high, t["seconds_axis"], None)
+    """Of those whose time was measured."""
+    known = [(name, row["seconds"]) for name, row in zip(names, people, strict=True)]
+    known = [(name, seconds["quartiles"]) for name, seconds in known if seconds["n"]]
+    low, middle, high = ([quartiles[i] for _, quartiles in known] for i in range(3))
+    return _forest(
+        t["seconds"], [name for name, _ in known], middle, low, high, t["seconds_axis"], None
+    )
 
 
 def _kappas(

@@ -108,7 +108,7 @@ def test_pages_of_who_signs_in(collection, enter, pair, look):
         page.locator("main button.send").click()
         page.wait_for_url(there)
         found += faults(page)
-    assert page.locator("svg").count() >= 5 and page.locator(".odd").count() == 2
+    assert page.locator("svg").count() >= 5 and page.locator(".odd").count() >= 2
     for language in ("zh", "en"):
         page.locator("button[name=language]").click()
         page.wait_for_selector(f"html[lang={language}]")
@@ -118,7 +118,7 @@ def test_pages_of_who_signs_in(collection, enter, pair, look):
         found += faults(page)
     page.locator(".managed [name=reason]").first.fill("at random")
     page.locator(".managed form[action$=invalidate] button").first.click()
-    page.wait_for_selector(".events li")
+    page.wait_for_selector(".people li.invalid")
     page.locator(".invite [name=name]").fill("Cy")
     page.locator(".invite button").click()
     page.wait_for_selector(".invited")

@@ -66,6 +66,21 @@ def test_the_page_shows_what_was_judged(there):
     assert "一致性" in chinese and "Agreement" not in chinese
 
 
+def test_time_that_nobody_measured_is_a_dash(there):
+    """Of an annotator whose browser runs no script."""
+    ana = there.annotator("Ana")
+    for _ in range(5):
+        ana.submit("/judge", side="tie")
+    page = there.annotator("lead", "administrator").get("/admin")
+    assert page.status_code == 200
+    assert '<th scope="row">Ana</th><td>5</td><td>–</td>' in page.text
+    judge_all(there.annotator("Bo"))
+    there.now += REST
+    page = there.annotator("boss", "administrator").get("/admin").text
+    assert '<th scope="row">Ana</th><td>5</td><td>–</td>' in page
+    assert '<th scope="row">Bo</th><td>5</td><td>2\u202fs</td>' in page
+
+
 def test_figures_rest_the_longer_the_more_they_cost(there, monkeypatch):
     boss = there.annotator("lead", "administrator")
     monkeypatch.setattr(latest, "TIMES", 1e9)

@@ -74,7 +74,7 @@ def test_only_visible_active_time_counts(collection, enter):
     page.keyboard.press("Enter")
     page.wait_for_function("() => !document.querySelector('[name=side]:checked')")
     (judgement,) = there.judgements()
-    assert 69_000 <= judgement.milliseconds <= 72_000
+    assert 69_000 <= judgement.milliseconds <= 80_000, "120 s with what was hidden"
 
 
 def test_a_held_key_answers_one_pair(collection, enter):
